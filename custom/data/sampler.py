@@ -1,0 +1,108 @@
+"""Modality-based data sampling: Algorithm 1 of MCP-MedSAM (Lyu et al., MELBA 2025, Section 3.3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch.distributed as dist
+from torch.utils.data import Sampler
+
+from custom.data.mask_table import MaskTable
+from custom.errors import InputError
+
+STRATEGIES = ("modality", "case", "slice")
+
+
+class ModalityBalancedSampler(Sampler[int]):
+    """Draws masks with replacement, level by level and uniformly at each level.
+
+    Strategies (the paper's Algorithm 1 and the two it is compared with in Table 5):
+
+    - ``"modality"``: modality, then case of that modality, then slice, then mask;
+    - ``"case"``: case among all cases, then slice, then mask;
+    - ``"slice"``: slice among all slices, then mask.
+
+    Only slices that hold a mask and modalities that occur in the data take part.
+
+    All processes draw one global sequence from one generator and process r takes the elements r, r + world, ..., so
+    that together they see exactly the sequence a single process would see. Every iteration uses another sequence: it
+    is fixed by (seed, epoch), and the epoch advances by one with each ``iter()`` on its own; ``set_epoch`` sets the
+    epoch of the next iteration, e.g. after a restart.
+
+    Args:
+        table: the masks to draw from.
+        strategy: one of the three above.
+        length: draws in an epoch over all processes; default: the number of cases that hold a mask. Every process
+            gets ``ceil(length / num_replicas)``.
+        seed: seed of the draws, the same in all processes.
+        num_replicas: number of processes; default: that of ``torch.distributed``, or 1.
+        rank: number of this process; default: that of ``torch.distributed``, or 0.
+
+    Yields:
+        Flat mask indices of ``table`` (see ``MaskTable.locate``).
+
+    Raises:
+        InputError: unknown strategy, empty table, or length, num_replicas or rank out of range.
+    """
+
+    def __init__(
+        self,
+        table: MaskTable,
+        *,
+        strategy: str = "modality",
+        length: int | None = None,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        distributed = dist.is_available() and dist.is_initialized()
+        if num_replicas is None:
+            num_replicas = dist.get_world_size() if distributed else 1
+        if rank is None:
+            rank = dist.get_rank() if distributed else 0
+        cases = np.flatnonzero(np.diff(table.slice_offset))
+        if strategy not in STRATEGIES:
+            raise InputError("sampler", "strategy", repr(strategy), ", ".join(STRATEGIES))
+        if not len(cases):
+            raise InputError("sampler", "table", "no mask", "at least one mask")
+        if length is not None and length < 1:
+            raise InputError("sampler", "length", length, "at least 1")
+        if not 0 <= rank < num_replicas:
+            raise InputError("sampler", "rank", rank, f"0 to num_replicas - 1 = {num_replicas - 1}")
+
+        self.table, self.strategy, self.seed = table, strategy, seed
+        self.num_replicas, self.rank = num_replicas, rank
+        self.length = len(cases) if length is None else length
+        self._epoch = 0
+        # The cases grouped: by modality, or as one group of all.
+        group = table.modality[cases] if strategy == "modality" else np.zeros(len(cases), np.int64)
+        self._cases = cases[np.argsort(group, kind="stable")]
+        self._group_size = np.unique(group, return_counts=True)[1]
+        self._group_start = np.cumsum(self._group_size) - self._group_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, hence the sequence, of the next iteration; the ones after it count on from there."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(self.length / self.num_replicas)
+
+    def __iter__(self) -> Iterator[int]:
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        draws = self._draw(epoch, len(self) * self.num_replicas)
+        return iter(draws[self.rank :: self.num_replicas].tolist())
+
+    def _draw(self, epoch: int, count: int) -> np.ndarray:
+        """Return the first ``count`` mask indices of an epoch's global sequence, int64."""
+        # One generator a level: a longer sequence then begins with the shorter one, whatever it is padded to.
+        by_group, by_case, by_slice, by_mask = np.random.default_rng([self.seed, epoch]).spawn(4)
+        slice_offset, mask_offset = self.table.slice_offset, self.table.mask_offset
+        if self.strategy == "slice":
+            rows = by_slice.integers(slice_offset[-1], size=count)
+        else:
+            groups = by_group.integers(len(self._group_size), size=count)
+            cases = self._cases[self._group_start[groups] + by_case.integers(self._group_size[groups])]
+            rows = slice_offset[cases] + by_slice.integers(np.diff(slice_offset)[cases])
+        return mask_offset[rows] + by_mask.integers(mask_offset[rows + 1] - mask_offset[rows])

@@ -1,0 +1,44 @@
+"""From a collated batch to the network's arguments: ``prepare_batch`` of MONAI's training and evaluation engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from monai.engines import PrepareBatch
+
+from custom.networks.clip import FrozenCLIP
+
+
+class PromptPrepareBatch(PrepareBatch):
+    """Move image, prompts and target to the device; CLIP's image tower runs here, batched and on the device.
+
+    Args:
+        clip: the frozen CLIP whose feature of "clip_crop" is the sparse content prompt, or None.
+        full_output: ask the network for everything it predicts and give the loss mask and modality; otherwise mask
+            logits and the masks alone.
+    """
+
+    def __init__(self, *, clip: FrozenCLIP | None = None, full_output: bool = True) -> None:
+        self.clip, self.full_output = clip, full_output
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, torch.Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: object,
+    ) -> tuple[torch.Tensor, object, tuple, dict[str, object]]:
+        """Return (image, target, (), prompts) as MONAI's engines expect."""
+
+        def move(key: str) -> torch.Tensor:
+            return batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
+
+        prompts: dict[str, object] = {"boxes": move("boxes"), "modality": move("modality_index"), "crop": move("crop")}
+        if self.clip is not None:
+            prompts["image_feature"] = self.clip.to(device).encode_image(move("clip_crop"))
+        label = move("label")
+        if not self.full_output:
+            return move("image"), label, (), prompts
+        prompts["full_output"] = True
+        return move("image"), {"label": label, "modality": prompts["modality"]}, (), prompts

@@ -1,0 +1,51 @@
+"""The one error for bad input: it names the source, the field, what was found and what is allowed."""
+
+from __future__ import annotations
+
+import sys
+from os import PathLike
+from types import TracebackType
+
+
+class InputError(ValueError):
+    """Input that cannot be used, told in one line.
+
+    Args:
+        source: the file, folder or argument the value came from.
+        field: the part of the source that is wrong, e.g. ``"boxes[2]"`` or ``"modality"``.
+        found: what stands there.
+        allowed: what may stand there.
+
+    Example:
+        >>> str(InputError("2D_US_7.npz", "boxes[0]", [9, 4, 3, 8], "x_min < x_max"))
+        '2D_US_7.npz: boxes[0]: found [9, 4, 3, 8]; allowed: x_min < x_max'
+    """
+
+    def __init__(self, source: str | PathLike[str], field: str, found: object, allowed: str) -> None:
+        self.source, self.field, self.found, self.allowed = str(source), field, found, allowed
+        super().__init__(source, field, found, allowed)
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.field}: found {self.found}; allowed: {self.allowed}"
+
+
+def report_input_errors() -> None:
+    """Make a program that stops on an ``InputError`` print that one line, whatever was raised around it.
+
+    MONAI wraps errors in the names of the config items it was building; a user wants to know which file is wrong.
+    """
+    previous = sys.excepthook
+    if getattr(previous, "reports_input_errors", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            previous(kind, error, traceback)
+        else:
+            print(f"error: {cause}", file=sys.stderr)
+
+    hook.reports_input_errors = True
+    sys.excepthook = hook

@@ -1,0 +1,37 @@
+"""Pictures of results: outlines of the masks and the boxes on the image."""
+
+from __future__ import annotations
+
+import numpy as np
+from skimage.draw import rectangle_perimeter
+from skimage.segmentation import find_boundaries
+
+_COLOURS = np.array(
+    [[255, 64, 64], [64, 220, 64], [80, 140, 255], [255, 200, 0], [230, 80, 230], [0, 220, 220]], np.uint8
+)
+
+
+def draw_overlay(image: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Tint and outline each mask and draw its box in the same colour.
+
+    Args:
+        image: HxW or HxWx3 uint8.
+        labels: HxW, value k for box k.
+        boxes: Nx4 x_min y_min x_max y_max, native pixels.
+
+    Returns:
+        HxWx3 uint8.
+    """
+    canvas = np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image.copy()
+    width = max(1, round(max(image.shape[:2]) / 400))
+    for k, box in enumerate(np.rint(boxes).astype(int), start=1):
+        colour = _COLOURS[(k - 1) % len(_COLOURS)]
+        mask = labels == k
+        canvas[mask] = (0.7 * canvas[mask] + 0.3 * colour).astype(np.uint8)
+        canvas[find_boundaries(mask, mode="inner")] = colour
+        for i in range(width):
+            rows, columns = rectangle_perimeter(
+                (box[1] - i, box[0] - i), end=(box[3] + i, box[2] + i), shape=canvas.shape[:2], clip=True
+            )
+            canvas[rows, columns] = colour
+    return canvas

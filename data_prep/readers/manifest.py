@@ -1,0 +1,127 @@
+"""Reader of folders with one ``<Modality>/manifest.jsonl`` each.
+
+One JSON object a line: ``image`` and ``label`` (paths relative to the manifest), ``modality``, ``dataset``, ``split``
+(``train`` or ``val``), ``case``, ``labels`` (id -> name, or ``{"*": name}`` for instance maps); optional
+``label_type`` (``semantic`` or ``instance``), ``patient``, ``license``, ``source``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from custom.errors import InputError
+from custom.modalities import canonical_modality
+from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, safe_name
+from data_prep.readers.files import as_label, is_nifti, read_nifti, read_picture, read_picture_label
+
+_TEXT_FIELDS = ("image", "label", "modality", "dataset", "split", "case")
+_META_FIELDS = ("patient", "license", "source")
+_ALL_IDS = "*"
+
+
+class ManifestReader(Reader):
+    """Read pictures and NIfTI volumes listed in manifests.
+
+    Ids in a label file that ``labels`` does not list are dropped, unless ``labels`` has ``"*"``: a manifest that
+    lists some ids means "these are the targets"; ``"*"`` gives its name to every id that is not listed.
+
+    Args:
+        src: folder with the ``<Modality>/manifest.jsonl`` files.
+
+    Raises:
+        InputError: the folder is missing.
+    """
+
+    def __init__(self, src: str | Path) -> None:
+        self.src = Path(src)
+        if not self.src.is_dir():
+            raise InputError(src, "src", "no such folder", "a folder with <Modality>/manifest.jsonl")
+        self.name = self.src.resolve().name
+
+    def sources(self) -> list[Source]:
+        """List the lines of every manifest, manifests in alphabetical order."""
+        manifests = sorted(self.src.glob("*/manifest.jsonl"))
+        found = [source for manifest in manifests for source in self._lines(manifest)]
+        if not found:
+            raise InputError(self.src, "src", "no manifest lines", "a folder with <Modality>/manifest.jsonl")
+        return found
+
+    def load(self, source: Source) -> Case:
+        """Load the image and the label of one line."""
+        entry, where = source.entry["line"], source.entry["where"]
+        folder = Path(source.entry["folder"])
+        modality = canonical_modality(entry["modality"], where)
+        if entry["split"] not in (TRAIN, VALIDATION):
+            raise InputError(where, "split", repr(entry["split"]), f"{TRAIN}, {VALIDATION}")
+        names, instance = _names(entry, where)
+        image_path, label_path = folder / entry["image"], folder / entry["label"]
+        if is_nifti(image_path):
+            image, spacing = read_nifti(image_path)
+            dimension = 2 if len(image) == 1 else 3
+        else:
+            image, spacing, dimension = read_picture(image_path), None, 2
+        label = (
+            as_label(read_nifti(label_path)[0], label_path) if is_nifti(label_path) else read_picture_label(label_path)
+        )
+        return Case(
+            name=source.name,
+            modality=modality,
+            dataset=entry["dataset"],
+            split=entry["split"],
+            image=image,
+            label=label,
+            names=names,
+            spacing=spacing,
+            instance=instance,
+            dimension=dimension,
+            image_file=str(image_path),
+            label_file=str(label_path),
+            meta={key: str(entry[key]) for key in _META_FIELDS if entry.get(key)},
+        )
+
+    @staticmethod
+    def _lines(manifest: Path) -> list[Source]:
+        found = []
+        with manifest.open(encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                where = f"{manifest}:{number}"
+                try:
+                    entry = _parse(line, where)
+                except InputError as error:
+                    found.append(Source(where, error=error))
+                    continue
+                name = safe_name(entry["modality"], entry["dataset"], entry["case"])
+                found.append(Source(name, {"line": entry, "where": where, "folder": str(manifest.parent)}))
+        return found
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise InputError(where, "line", f"no JSON ({error})", "one JSON object a line") from error
+    if not isinstance(entry, dict):
+        raise InputError(where, "line", type(entry).__name__, "one JSON object a line")
+    for key in _TEXT_FIELDS:
+        if not isinstance(entry.get(key), str) or not entry[key]:
+            raise InputError(where, key, repr(entry.get(key)), "text")
+    return entry
+
+
+def _names(entry: dict[str, Any], where: str) -> tuple[dict[int | str, str], bool]:
+    labels = entry.get("labels")
+    if not isinstance(labels, dict) or not labels:
+        raise InputError(where, "labels", repr(labels), "an object of id -> name")
+    names: dict[int | str, str] = {}
+    for key, name in labels.items():
+        if key != _ALL_IDS and not (key.isdecimal() and int(key) > 0):
+            raise InputError(where, "labels", repr(key), 'ids from 1 up, or "*"')
+        names[key if key == _ALL_IDS else int(key)] = str(name)
+    kind = entry.get("label_type", "semantic")
+    if kind not in ("semantic", "instance"):
+        raise InputError(where, "label_type", repr(kind), "semantic, instance")
+    return names, kind == "instance" or _ALL_IDS in names

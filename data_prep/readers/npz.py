@@ -1,0 +1,106 @@
+"""Reader of the file layout of the CVPR 2024 challenge "Segment Anything in Medical Images on Laptop".
+
+Files ``{2D|3D}_{Modality}_*.npz``, also in sub-folders, each with ``imgs`` (2D: HxW or HxWx3; 3D: DxHxW), ``gts`` (HxW
+or DxHxW integers) and, for 3D, optionally ``spacing``. Assumption: ``spacing`` is in SimpleITK's order (x, y, z), as
+in the files of the challenge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from custom.errors import InputError
+from custom.modalities import canonical_modality
+from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, safe_name
+from data_prep.readers.files import as_label, decoding
+
+_FILE_NAME = re.compile(r"(2D|3D)_([^_]+)(?:_([^_]+))?(?:_.*)?$")
+#: Modalities whose ``gts`` number single objects, so that touching ones must not be taken apart or joined.
+_INSTANCE_MODALITIES = ("Microscopy",)
+
+
+class NpzReader(Reader):
+    """Read challenge ``.npz`` files; every mask is named "object", since the files hold no names.
+
+    A case is for validation when the SHA-256 of its name, as a number in [0, 1), is below ``val_fraction``: adding
+    cases later moves none from one side to the other. Patients are not known, so they may be on both sides.
+
+    Args:
+        src: folder with the files.
+        val_fraction: part of the cases for validation, 0..1.
+
+    Raises:
+        InputError: the folder is missing, or the fraction is out of range.
+    """
+
+    def __init__(self, src: str | Path, *, val_fraction: float = 0.1) -> None:
+        self.src = Path(src)
+        if not self.src.is_dir():
+            raise InputError(src, "src", "no such folder", "a folder with {2D|3D}_{Modality}_*.npz files")
+        if isinstance(val_fraction, bool) or not isinstance(val_fraction, (int, float)) or not 0 <= val_fraction <= 1:
+            raise InputError("arguments", "val_fraction", repr(val_fraction), "a number from 0 to 1")
+        self.val_fraction = val_fraction
+        self.name = self.src.resolve().name
+
+    def sources(self) -> list[Source]:
+        """List the ``.npz`` files in alphabetical order."""
+        paths = sorted(self.src.rglob("*.npz"))
+        if not paths:
+            raise InputError(self.src, "src", "no .npz file", "a folder with {2D|3D}_{Modality}_*.npz files")
+        return [Source(safe_name(path.stem), {"path": str(path)}) for path in paths]
+
+    def load(self, source: Source) -> Case:
+        """Load one file."""
+        path = source.entry["path"]
+        parts = _FILE_NAME.match(Path(path).stem)
+        if parts is None:
+            raise InputError(path, "file name", Path(path).name, "{2D|3D}_{Modality}_*.npz")
+        modality = canonical_modality(parts[2], path)
+        dimension = int(parts[1][0])
+        arrays = _read(path)
+        image, label = arrays["imgs"], as_label(arrays["gts"], path)
+        if image.ndim not in ((2, 3) if dimension == 2 else (3,)):
+            raise InputError(path, "imgs", f"shape {image.shape}", "2D: HxW or HxWx3; 3D: DxHxW")
+        if dimension == 2:
+            image, label = image[None], label[None]  # HxW[x3] -> 1xHxW[x3]
+        return Case(
+            name=source.name,
+            modality=modality,
+            dataset=parts[3] or self.name,
+            split=VALIDATION if _fraction(source.name) < self.val_fraction else TRAIN,
+            image=image,
+            label=label,
+            names={"*": "object"},
+            spacing=_spacing(arrays.get("spacing"), path) if dimension == 3 else None,
+            instance=modality in _INSTANCE_MODALITIES,
+            dimension=dimension,
+            image_file=path,
+            label_file=path,
+        )
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    with decoding(path, ".npz file"), np.load(path, allow_pickle=False) as file:
+        for key in ("imgs", "gts"):
+            if key not in file:
+                raise InputError(path, key, f"only {', '.join(file.files) or 'nothing'}", "arrays imgs and gts")
+        return {key: file[key] for key in ("imgs", "gts", "spacing") if key in file}
+
+
+def _spacing(spacing: Any, path: str) -> tuple[float, float, float] | None:
+    if spacing is None:
+        return None
+    if spacing.shape != (3,) or spacing.dtype.kind not in "iuf" or not (0 < spacing).all() or np.isinf(spacing).any():
+        raise InputError(path, "spacing", spacing.tolist(), "three positive numbers (x, y, z) in mm")
+    x, y, z = (float(s) for s in spacing)
+    return z, y, x
+
+
+def _fraction(name: str) -> float:
+    digest = hashlib.sha256(name.encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

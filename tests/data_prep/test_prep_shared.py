@@ -1,0 +1,38 @@
+"""One real case of every data set, where the real data are there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from custom.modalities import MODALITIES
+from data_prep.intensity import WINDOWS
+from data_prep.readers import ManifestReader
+from data_prep.writer import Options, prepare_case
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+OPTIONS = Options(window=WINDOWS["soft_tissue"], components=True, min_size=16)
+
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not there")
+
+
+def test_first_case_of_every_data_set(tmp_path):
+    reader = ManifestReader(SHARED)
+    sources = reader.sources()
+    assert len({s.name for s in sources}) == len(sources)
+    first = {s.entry["line"]["dataset"]: s for s in reversed(sources)}
+    (tmp_path / "arrays").mkdir()
+    modalities = set()
+    for source in first.values():
+        outcome = prepare_case(source, reader, tmp_path, OPTIONS)
+        assert not outcome.problem
+        record = outcome.record
+        modalities.add(record["modality"])
+        image, label = (np.load(tmp_path / record[key]) for key in ("image", "label"))
+        ids = np.unique(label)
+        assert image.dtype == np.uint8 and image.shape[:3] == label.shape == tuple(record["shape"])
+        assert ids[ids > 0].tolist() == list(map(int, record["labels"])) == list(range(1, len(record["labels"]) + 1))
+        case = reader.load(source)
+        lost = (case.label > 0) & (label == 0)  # only components below the smallest size
+        assert not ((case.label == 0) & (label > 0)).any() and lost.sum() <= 0.05 * (case.label > 0).sum()
+    assert modalities == set(MODALITIES)
