@@ -26,7 +26,8 @@ class InputError(ValueError):
         super().__init__(source, field, found, allowed)
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.field}: found {self.found}; allowed: {self.allowed}"
+        text = f"{self.source}: {self.field}: found {self.found}; allowed: {self.allowed}"
+        return " ".join(text.splitlines())  # arrays and other people's messages come with line breaks
 
 
 def report_input_errors() -> None:

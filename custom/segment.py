@@ -49,7 +49,7 @@ def segment(
     towers = start_network(network, checkpoint, clip)
     result = BoxSegmenter(clip=towers).segment_picture(network, picture, checked, modality)
 
-    folder, name = Path(out), Path(image).stem
+    folder, name = Path(str(out)), Path(image).stem  # a folder named 2024 arrives as a number
     folder.mkdir(parents=True, exist_ok=True)
     io.imsave(folder / f"{name}_mask.png", result.labels, check_contrast=False)
     io.imsave(folder / f"{name}_overlay.png", draw_overlay(picture, result.labels, checked), check_contrast=False)
@@ -88,7 +88,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         fire.Fire(segment)
-    except InputError as error:
+    except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

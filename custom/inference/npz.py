@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import zipfile
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 
@@ -30,13 +28,15 @@ def npz_modality(path: str | os.PathLike[str]) -> str | None:
 def read_npz_case(path: str | os.PathLike[str]) -> dict[str, object]:
     """Read one case: "image" (HxW, HxWx3 or DxHxW uint8 tensor), "boxes" (Nx4 or Nx6), "modality" and "case".
 
+    The modality is "" where the file's name tells none, since None cannot be collated.
+
     Raises:
         InputError: not a readable npz, a missing or malformed array, an unknown modality, or a wrong box.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
             arrays = {key: content[key] for key in ("imgs", "boxes") if key in content.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # zipfile, zlib and numpy have errors of their own, a plain .npy brings yet another
         raise InputError(path, "file", f"{type(error).__name__}: {error}", "an npz of plain arrays") from None
     for key in ("imgs", "boxes"):
         if key not in arrays:
@@ -49,7 +49,7 @@ def read_npz_case(path: str | os.PathLike[str]) -> dict[str, object]:
     return {
         "image": torch.from_numpy(image),
         "boxes": torch.from_numpy(check_boxes(boxes, image.shape if volume else image.shape[:2], path)),
-        "modality": npz_modality(path),
+        "modality": npz_modality(path) or "",
         "case": Path(path).stem,
     }
 
@@ -87,9 +87,13 @@ class SaveSegsd(MapTransform):
         for key in self.key_iterator(item):
             labels = np.asarray(item[key].cpu())
             labels = labels.astype(np.uint8 if labels.max() <= 255 else np.uint16)
-            with tempfile.NamedTemporaryFile(dir=self.output_dir, suffix=".part", delete=False) as part:
-                np.savez_compressed(part, segs=labels)
-            os.replace(part.name, self.output_dir / f"{item['case']}.npz")
+            part = self.output_dir / f".{item['case']}.{os.getpid()}.part"
+            try:
+                with part.open("wb") as file:
+                    np.savez_compressed(file, segs=labels)
+                os.replace(part, self.output_dir / f"{item['case']}.npz")
+            finally:
+                part.unlink(missing_ok=True)
         return item
 
 

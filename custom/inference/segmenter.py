@@ -73,12 +73,15 @@ class BoxSegmenter(Inferer):
         inputs: torch.Tensor,
         network: MCPMedSAM,
         boxes: torch.Tensor,
-        modality: list[str | None] | None = None,
+        modality: list[str] | None = None,
     ) -> torch.Tensor:
-        """Segment a batch of one case, as MONAI's engines call it: 1xHxW[x3] or 1xDxHxW -> label map of its size."""
+        """Segment a batch of one case, as MONAI's engines call it: 1xHxW[x3] or 1xDxHxW -> label map of its size.
+
+        ``modality`` holds one name, empty for unknown.
+        """
         segment = self.segment_volume if boxes.shape[-1] == 6 else self.segment_picture
         case = inputs[0].cpu().numpy()
-        result = segment(network, case, boxes[0].cpu().numpy(), modality[0] if modality else None)
+        result = segment(network, case, boxes[0].cpu().numpy(), (modality[0] or None) if modality else None)
         return torch.from_numpy(result.labels.astype(np.int32)).unsqueeze(0)
 
     @torch.inference_mode()
@@ -111,8 +114,8 @@ class BoxSegmenter(Inferer):
         """Segment a volume slice by slice, from the middle of each box outwards to its first and last slice.
 
         The middle slice is prompted with the box itself, each next slice with the box of the mask before it (a little
-        enlarged, inside the given box); after an empty mask the last box is kept. Each slice is encoded once for all
-        boxes.
+        enlarged, inside the given box); after an empty mask, or one outside the given box, the last box is kept. Each
+        slice is encoded once for all boxes.
 
         Args:
             network: the network, in evaluation mode.
@@ -153,7 +156,9 @@ class BoxSegmenter(Inferer):
                 if mask.any():
                     margin = NEXT_SLICE_MARGIN / Frame(*mask.shape[1:]).scale
                     grown = tight_boxes(mask) + margin * torch.tensor([-1.0, -1.0, 1.0, 1.0])
-                    current = torch.cat([grown[:, :2].maximum(given[:, :2]), grown[:, 2:].minimum(given[:, 2:])], dim=1)
+                    low, high = grown[:, :2].maximum(given[:, :2]), grown[:, 2:].minimum(given[:, 2:])
+                    if (low < high).all():  # a mask outside the given box leaves no box to prompt with
+                        current = torch.cat([low, high], dim=1)
                 if z == middle:
                     start = current
         logits = [m for _, m in results if m is not None]
@@ -203,7 +208,9 @@ def as_uint8(image: np.ndarray, source: str) -> np.ndarray:
         raise InputError(source, "image", f"shape {image.shape}", "at least one pixel")
     if image.dtype == np.uint8:
         return image
+    if image.dtype.kind not in "iuf":
+        raise InputError(source, "image", f"{image.dtype} values", "grey values 0 to 255")
     low, high = image.min(), image.max()
-    if not (np.issubdtype(image.dtype, np.number) and np.isfinite([low, high]).all() and low >= 0 and high <= 255):
+    if not (low >= 0 and high <= 255):
         raise InputError(source, "image", f"{image.dtype} values {low} to {high}", "grey values 0 to 255")
     return np.rint(image).astype(np.uint8)

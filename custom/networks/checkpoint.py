@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from custom.errors import InputError
-from custom.networks.mcp_medsam import MCPMedSAM
+from custom.networks.mcp_medsam import MCPMedSAM, is_new_branch
 
 #: The recognised layouts, in the words of the load report.
 OWN, PUBLISHED, LITE_MEDSAM = "MCP-MedSAM for MONAI", "MCP-MedSAM (published)", "LiteMedSAM"
@@ -56,6 +56,7 @@ _CORNERS = ("prompt_encoder.point_embeddings.2.weight", "prompt_encoder.point_em
 
 # Facts about a network that foreign checkpoints do not hold and do not need to: CLIP's text table, the switches.
 _NOT_IN_FOREIGN = {"prompt_encoder.text_table", "prompt_encoder._extra_state"}
+_ALLOWED_CONTENT = "a dict of tensors, or one under the key 'model'"
 
 
 class LoadReport(NamedTuple):
@@ -100,9 +101,11 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
         raise InputError(path, "checkpoint", _first_line(error), "a file of tensors, readable without pickle") from None
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
-    if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
-        raise InputError(path, "checkpoint", type(content).__name__, "a dict of tensors, or one under the key 'model'")
-    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    if not isinstance(content, dict):
+        raise InputError(path, "checkpoint", type(content).__name__, _ALLOWED_CONTENT)
+    tensors = {k: value for k, value in content.items() if isinstance(k, str) and isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise InputError(path, "checkpoint", "a dict without named tensors", _ALLOWED_CONTENT)
     return {name.removeprefix("module."): value for name, value in tensors.items()}  # as saved under DDP
 
 
@@ -157,7 +160,7 @@ def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_part
         tensors = convert_published(tensors)
         expected -= _NOT_IN_FOREIGN
     if layout == LITE_MEDSAM:
-        expected = {name for name in expected if not _is_new_branch(name)}
+        expected = {name for name in expected if not is_new_branch(name)}
 
     matched = {name: value for name, value in tensors.items() if name in own_names}
     for name, value in matched.items():
@@ -171,25 +174,6 @@ def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_part
     if layout == LITE_MEDSAM:
         network.start_as_lite_medsam()
     return LoadReport(layout, tuple(matched), tuple(name for name in tensors if name not in own_names), missing)
-
-
-def _is_new_branch(name: str) -> bool:
-    """Whether a tensor belongs to what MCP-MedSAM adds to LiteMedSAM."""
-    module = name.split(".")[1]
-    return module in {
-        "modality_embed",
-        "text_mlp",
-        "modality_mlp",
-        "image_mlp",
-        "content_cnn",
-        "film_weight",
-        "film_bias",
-        "modality_block",
-        "modality_head",
-        "content_block",
-        "join",
-        "join_block",
-    }
 
 
 def _first_line(error: Exception) -> str:

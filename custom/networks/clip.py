@@ -171,6 +171,7 @@ def _load_transformers(folder: Path) -> FrozenCLIP:
 def _load_open_clip(architecture: str, pretrained: str | None = None) -> FrozenCLIP:
     import open_clip
 
-    model = open_clip.create_model(architecture, pretrained=pretrained)
+    # required: without weights open_clip would only warn and go on with random ones
+    model = open_clip.create_model(architecture, pretrained=pretrained, require_pretrained=True)
     text_tower = _OpenCLIPText(model, open_clip.get_tokenizer(architecture))
     return FrozenCLIP(image_tower=model.visual, text_tower=text_tower, width=text_tower(["width"]).shape[-1])

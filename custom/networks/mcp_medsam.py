@@ -17,6 +17,12 @@ from custom.networks.mask_decoder import MaskDecoder
 from custom.networks.prompt_encoder import PromptEncoder
 from custom.networks.tiny_vit import EMBEDDING_SIZE, IMAGE_SIZE, TinyViT
 
+# The modules of prompt encoder and mask decoder that LiteMedSAM has not.
+_NEW_BRANCHES = frozenset(
+    "modality_embed text_mlp modality_mlp image_mlp content_cnn "
+    "film_weight film_bias modality_block modality_head content_block join join_block".split()
+)
+
 
 class MCPMedSAMOutput(NamedTuple):
     """Everything the network predicts for B images with N boxes each; R = B * N rows, image by image.
@@ -114,15 +120,21 @@ class MCPMedSAM(nn.Module):
         text_feature: torch.Tensor | None = None,
     ) -> MCPMedSAMOutput:
         """Decode N boxes of each of B embedded images; arguments as in ``predict``, the crop not optional."""
+        boxes = _as_boxes(boxes, embedding)
         batch, n = boxes.shape[:2]
         if modality is None:
             modality = torch.full((batch,), UNKNOWN_MODALITY, device=embedding.device)
+        if modality.shape != (batch,):
+            raise ValueError(f"modality: found shape {tuple(modality.shape)}; allowed: ({batch},)")
+        if crop is None and self.components.content_cnn:
+            raise ValueError(f"crop: found None; allowed: ({batch}, {n}, 3, S, S)")
+        clip_width = self.prompt_encoder.text_table.shape[1]
         prompts = self.prompt_encoder(
             boxes.reshape(-1, 4).to(embedding.device, torch.float32),  # BxNx4 -> Rx4
             modality.to(embedding.device).repeat_interleave(n),
-            _rows(crop, "crop", batch, n, ndim=3),
-            _rows(image_feature, "image_feature", batch, n, ndim=1),
-            _rows(text_feature, "text_feature", batch, n, ndim=1),
+            _rows(crop, "crop", batch, n, (3, "S", "S")),
+            _rows(image_feature, "image_feature", batch, n, (clip_width,)),
+            _rows(text_feature, "text_feature", batch, n, (clip_width,)),
         )
         decoded = self.mask_decoder(
             embedding.repeat_interleave(n, dim=0),  # BxCxHxW -> RxCxHxW
@@ -159,10 +171,10 @@ class MCPMedSAM(nn.Module):
         Raises:
             ValueError: an argument of the wrong shape, told with its name, its shape and the allowed one.
         """
+        embedding = self.encode_image(image)
         boxes = _as_boxes(boxes, image)
         if crop is None and self.components.content_cnn:
             crop = _crop_boxes(image, boxes)
-        embedding = self.encode_image(image)
         return self.decode(embedding, boxes, modality, crop, image_feature, text_feature)
 
     def forward(
@@ -180,6 +192,11 @@ class MCPMedSAM(nn.Module):
         return output if full_output else output.mask_logits
 
 
+def is_new_branch(name: str) -> bool:
+    """Whether a tensor of the network, by its name, belongs to what MCP-MedSAM adds to LiteMedSAM."""
+    return name.split(".")[1] in _NEW_BRANCHES
+
+
 def _as_boxes(boxes: torch.Tensor | None, image: torch.Tensor) -> torch.Tensor:
     """Bring boxes to BxNx4; the whole frame where there are none."""
     if boxes is None:
@@ -192,14 +209,20 @@ def _as_boxes(boxes: torch.Tensor | None, image: torch.Tensor) -> torch.Tensor:
     return boxes
 
 
-def _rows(value: torch.Tensor | None, name: str, batch: int, n: int, *, ndim: int) -> torch.Tensor | None:
-    """Bring one value a box (BxNx...) or one value an image (Bx..., Bx1x...) to Rx..., R = B * N."""
+def _rows(value: torch.Tensor | None, name: str, batch: int, n: int, item: tuple) -> torch.Tensor | None:
+    """Bring one value a box (BxNx...) or one value an image (Bx..., Bx1x...) to Rx..., R = B * N.
+
+    ``item`` is the shape of one value: the first size is fixed, the others are free and only named.
+    """
     if value is None:
         return None
-    if value.ndim == ndim + 1:
+    found = tuple(value.shape)
+    if value.ndim == len(item) + 1:
         value = value.unsqueeze(1)  # Bx... -> Bx1x...
-    if value.ndim != ndim + 2 or value.shape[0] != batch or value.shape[1] not in (1, n):
-        raise ValueError(f"{name}: found shape {tuple(value.shape)}; allowed: ({batch}, {n}, ...) or ({batch}, ...)")
+    fits = value.ndim == len(item) + 2 and value.shape[0] == batch and value.shape[1] in (1, n)
+    if not fits or value.shape[2] != item[0]:
+        sizes = ", ".join(map(str, item))
+        raise ValueError(f"{name}: found shape {found}; allowed: ({batch}, {n}, {sizes}) or ({batch}, {sizes})")
     return value.expand(-1, n, *value.shape[2:]).flatten(0, 1)
 
 

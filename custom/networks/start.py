@@ -40,12 +40,12 @@ def start_network(
     if not isinstance(clip, FrozenCLIP):
         clip = load_clip(clip) if needs_table or encoder.components.clip_image else None
     if needs_table and clip is None:
-        logger.warning("%s holds no text table and there is no CLIP to make it: CLIP text is off", path)
+        logger.info("%s holds no text table and there is no CLIP to make it: CLIP text is off", path)
         encoder.components = replace(encoder.components, clip_text=False)
     elif needs_table:
         with torch.no_grad():
             encoder.text_table.copy_(clip.encode_text(modality_texts()))
     if encoder.components.clip_image and clip is None:
-        logger.warning("%s needs CLIP's image feature and there is no CLIP here: it is off", path)
+        logger.info("%s can use CLIP's image feature and there is no CLIP here: it is off", path)
         encoder.components = replace(encoder.components, clip_image=False)
     return clip if encoder.components.clip_image else None

@@ -114,4 +114,5 @@ class TinyViT(nn.Module):
 
 
 def _drop_caches(network: TinyViT, _: object) -> None:
-    network.train(network.training)
+    training = network.training
+    network.train().train(training)  # by version, timm clears them on any switch or only on that to training

@@ -1,0 +1,168 @@
+"""The bundle as its users start it: MONAI's commands in the bundle's folder, and its functions from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
+from data_prep.pipeline import prepare
+from data_prep.readers import READERS
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "bundle"
+SCHEMA = ROOT.parent / "shared" / "reference" / "meta_schema_20240725.json"
+# The smallest network that still has both new prompts: the image encoder is the published one in any case.
+SHORT = ["--clip", "none", "--epochs", "1", "--epoch_length", "4", "--batch_size", "2", "--num_workers", "0"]
+
+
+def monai_bundle(*arguments: str, cwd: Path = BUNDLE) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "monai.bundle", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+
+
+def in_other_folder(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python where neither the bundle nor the repository is the working folder or on the path."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def small_set(tmp_path_factory) -> Path:
+    """Four training cases and two validation cases of the demo set."""
+    folder = tmp_path_factory.mktemp("demo")
+    prepare(READERS["demo"](), folder, progress=False)
+    index = json.loads((folder / "dataset.json").read_text())
+    wanted = ("US", "CT")
+    for split, count in (("training", 2), ("validation", 1)):
+        index[split] = [c for m in wanted for c in [c for c in index[split] if c["modality"] == m][:count]]
+    index["modalities"] = [m for m in index["modalities"] if m in wanted]
+    (folder / "dataset.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(small_set, tmp_path_factory) -> Path:
+    """A folder with the results of a short training."""
+    folder = tmp_path_factory.mktemp("run")
+    options = ["--dataset_dir", small_set, "--output_dir", folder / "eval", "--ckpt_dir", folder / "models"]
+    limits = ["--val_slices", "1", "--val_masks", "1", "--freeze_image_encoder", "True"]
+    done = monai_bundle("run", "training", "--config_file", "configs/train.json", *options, *SHORT, *limits)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_training_writes_checkpoints_and_scores(trained):
+    assert {path.name for path in (trained / "models").iterdir()} == {"model.pt", "last.pt"}
+    summary = json.loads((trained / "eval" / "summary.json").read_text())
+    assert set(summary["per_modality"]) == {"CT", "US"} and set(summary["mean"]) == {"dsc", "nsd", "dsc_std", "nsd_std"}
+    assert (trained / "eval" / "cases.csv").read_text().count("\n") == 3
+    assert list((trained / "eval").glob("events.out.tfevents.*"))
+
+
+def test_training_changed_the_decoder_and_kept_the_frozen_encoder(trained):
+    before, after = MCPMedSAM(), MCPMedSAM()
+    load_checkpoint(before, lite_medsam_path())
+    load_checkpoint(after, trained / "models" / "model.pt")
+    for name, value in before.image_encoder.state_dict().items():
+        assert torch.equal(value, after.image_encoder.state_dict()[name]), name
+    assert not torch.equal(before.mask_decoder.mask_tokens, after.mask_decoder.mask_tokens)
+    assert after.components.content_cnn and not after.components.clip_image
+
+
+def test_evaluating_repeats_the_validation_scores(small_set, trained, tmp_path):
+    configs = "['configs/train.json','configs/evaluate.json']"
+    options = ["--dataset_dir", small_set, "--output_dir", tmp_path, "--ckpt_dir", trained / "models"]
+    limits = ["--val_slices", "1", "--val_masks", "1", "--clip", "none", "--num_workers", "0"]
+    done = monai_bundle("run", "evaluating", "--config_file", configs, *options, *limits)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "cases.csv").read_text() == (trained / "eval" / "cases.csv").read_text()
+
+
+def test_inference_on_a_folder_of_npz(trained, tmp_path):
+    rng = np.random.default_rng(0)
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    picture, volume = rng.integers(0, 255, (40, 60, 3), np.uint8), rng.integers(0, 255, (3, 30, 20), np.uint8)
+    np.savez(inputs / "2D_US_a.npz", imgs=picture, boxes=[[4, 5, 30, 30], [20, 8, 59, 39]])
+    np.savez(inputs / "3D_CT_b.npz", imgs=volume, boxes=[[2, 3, 1, 18, 25, 2]])
+    options = ["--dataset_dir", inputs, "--output_dir", tmp_path / "out", "--clip", "none"]
+    checkpoint = ["--checkpoint", trained / "models" / "model.pt"]
+    done = monai_bundle("run", "--config_file", "configs/inference.json", *options, *checkpoint)
+    assert done.returncode == 0, done.stdout + done.stderr
+    segs = {path.name: np.load(path)["segs"] for path in (tmp_path / "out").iterdir()}
+    assert segs.keys() == {"2D_US_a.npz", "3D_CT_b.npz"}
+    assert segs["2D_US_a.npz"].shape == (40, 60) and segs["2D_US_a.npz"].max() <= 2
+    assert segs["3D_CT_b.npz"].shape == (3, 30, 20) and not segs["3D_CT_b.npz"][0].any()
+
+
+@pytest.mark.parametrize("workflow", ["train", "inference"])
+def test_load_from_another_folder_gives_the_weights(workflow, trained, tmp_path):
+    code = f"""
+import torch, monai.bundle
+network = monai.bundle.load("bundle", bundle_dir={str(ROOT)!r}, model_file={str(trained / "models" / "model.pt")!r},
+                            workflow_type={workflow!r}, source="github")
+weights = torch.load({str(trained / "models" / "model.pt")!r}, weights_only=True)
+state = network.state_dict()
+assert state.keys() == weights.keys()
+assert all(torch.equal(state[name], weights[name]) for name in weights)
+assert network.components.content_cnn and not network.components.clip_image
+"""
+    done = in_other_folder(code, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_create_workflow_from_another_folder(small_set, tmp_path):
+    code = f"""
+from monai.bundle import create_workflow
+for name, kind in (("train", "train"), ("inference", "infer")):
+    workflow = create_workflow(config_file={str(BUNDLE)!r} + f"/configs/{{name}}.json", workflow_type=kind, clip="none",
+                               dataset_dir={str(small_set)!r})
+    assert workflow.check_properties() == [], name
+    assert workflow.bundle_root == {str(BUNDLE)!r}
+    assert type(workflow.network_def).__name__ == "MCPMedSAM"
+"""
+    done = in_other_folder(code, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not SCHEMA.is_file(), reason="needs the schema beside the repository")
+def test_metadata_follows_the_schema():
+    done = monai_bundle("verify_metadata", "--meta_file", "configs/metadata.json", "--filepath", SCHEMA)
+    assert "metadata is verified with no error" in done.stdout + done.stderr
+
+
+def test_network_fits_the_metadata():
+    configs = ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"]
+    done = monai_bundle("verify_net_in_out", "--net_id", "network_def", *configs, "--device", "cpu")
+    assert "data shape of network is verified with no error" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--dataset_dir", "nowhere"], "python -m data_prep demo"),
+        (["--clip", "/no/such/folder"], "local folder"),
+        (["--sampling", "patient"], "modality, case, slice"),
+        (["--checkpoint", "nothing.pt"], "nothing.pt: checkpoint: found no file"),
+    ],
+)
+def test_bad_options_end_in_one_line(options, expected, small_set, tmp_path):
+    outputs = ["--output_dir", tmp_path, "--ckpt_dir", tmp_path]
+    data = [] if "--dataset_dir" in options else ["--dataset_dir", small_set]
+    clip = [] if "--clip" in options else ["--clip", "none"]
+    done = monai_bundle("run", "training", "--config_file", "configs/train.json", *options, *data, *clip, *outputs)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and expected in last
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,70 @@
+import pytest
+import torch
+from torch import nn
+
+from custom.engines import PromptPrepareBatch
+from custom.networks import FrozenCLIP
+
+
+class Mean(nn.Module):
+    """Stands for a tower: the mean of each channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, crop):
+        return crop.mean(dim=(2, 3)) * self.weight
+
+
+@pytest.fixture
+def clip():
+    return FrozenCLIP(image_tower=Mean(), text_tower=nn.Identity(), width=3)
+
+
+@pytest.fixture
+def batch():
+    """Two images with three boxes each."""
+    torch.manual_seed(0)
+    return {
+        "image": torch.rand(2, 3, 8, 8),
+        "label": torch.ones(2, 3, 8, 8),
+        "boxes": torch.rand(2, 3, 4),
+        "modality_index": torch.tensor([4, -1]),
+        "crop": torch.rand(2, 3, 3, 4, 4),
+        "clip_crop": torch.rand(2, 3, 3, 6, 6),
+        "case": ["a", "b"],
+    }
+
+
+@pytest.mark.parametrize("device", ["cpu", None])
+def test_training(batch, device):
+    image, target, args, prompts = PromptPrepareBatch()(batch, device)
+    assert image is batch["image"] and args == () and prompts["full_output"] is True
+    assert target.keys() == {"label", "modality"}
+    assert target["label"] is batch["label"] and target["modality"] is batch["modality_index"]
+    assert prompts.keys() == {"boxes", "modality", "crop", "full_output"}
+    assert prompts["modality"] is batch["modality_index"]
+
+
+def test_evaluation(batch):
+    _, target, _, prompts = PromptPrepareBatch(full_output=False)(batch, "cpu", True)
+    assert target is batch["label"] and prompts.keys() == {"boxes", "modality", "crop"}
+
+
+@pytest.mark.parametrize("device", ["cpu", None])
+def test_clip(batch, clip, device):
+    _, _, _, prompts = PromptPrepareBatch(clip=clip)(batch, device)
+    torch.testing.assert_close(prompts["image_feature"], batch["clip_crop"].mean(dim=(3, 4)))
+    assert not prompts["image_feature"].requires_grad
+
+
+def test_clip_crops_are_not_needed_without_clip(batch):
+    del batch["clip_crop"]
+    assert "image_feature" not in PromptPrepareBatch()(batch, "cpu")[3]
+
+
+def test_to_another_device(batch, clip):
+    image, target, _, prompts = PromptPrepareBatch(clip=clip)(batch, "meta")
+    moved = [image, target["label"], *(value for value in prompts.values() if isinstance(value, torch.Tensor))]
+    assert all(value.device.type == "meta" for value in moved) and len(moved) == 6

@@ -1,0 +1,96 @@
+"""The published network's checkpoint layout and outputs, reproduced; one pass of the image encoder serves all tests."""
+
+import numpy as np
+import pytest
+import torch
+
+from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
+from custom.networks.checkpoint import PUBLISHED
+
+
+@pytest.fixture(scope="module")
+def loaded(reference, tmp_path_factory):
+    """The network with LiteMedSAM's and the reference's tensors, read from one file of the published layout."""
+    lite = torch.load(lite_medsam_path(), weights_only=True)
+    extra = torch.load(reference / "upstream_layout_extra.pth", weights_only=True)
+    rows = [line.split("\t") for line in (reference / "upstream_state_dict.txt").read_text().splitlines()]
+    tensors = {name: lite[name] if origin == "lite" else extra[name] for name, _, _, origin in rows}
+    tensors = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    path = tmp_path_factory.mktemp("published") / "published.pth"
+    torch.save({"model": tensors, "epoch": 24}, path)
+    network = MCPMedSAM().eval()
+    return network, load_checkpoint(network, path)
+
+
+@pytest.fixture(scope="module")
+def io(reference):
+    with np.load(reference / "upstream_layout_io.npz") as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+@pytest.fixture(scope="module")
+def embedding(loaded, io):
+    with torch.no_grad():
+        return loaded[0].encode_image(io["image"].float())
+
+
+@pytest.fixture(scope="module")
+def output(loaded, io, embedding):
+    """What ``predict`` returns, given the embedding that it would make of the image."""
+    network = loaded[0]
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(network, "encode_image", lambda image: embedding)
+        return network.predict(
+            io["image"].float(),
+            io["boxes"][:, 0],  # Bx1x1x4 -> Bx1x4
+            io["modality_index"],
+            io["crop"].float(),
+            io["image_feature"],
+            io["text_feature"],
+        )
+
+
+def close(found, expected, atol):
+    torch.testing.assert_close(found, expected.float(), atol=atol, rtol=0)
+
+
+def test_report(loaded):
+    _, report = loaded
+    assert report.layout == PUBLISHED and report.missing == ()
+    # two corners become one tensor; point prompts and the other three masks' networks are not used
+    unused = ("prompt_encoder.point_embeddings.", "prompt_encoder.not_a_point_embed.")
+    unused += tuple(f"mask_decoder.output_hypernetworks_mlps.{i}." for i in (1, 2, 3))
+    assert all(name.startswith(unused) for name in report.left_out)
+    assert len(report.matched) + 1 + len(report.left_out) == 509
+
+
+def test_image_embedding(embedding, io):
+    close(embedding[:, :, ::16, ::16], io["image_embedding_rows"], 1e-4)
+
+
+@pytest.mark.parametrize("name", ["mask_logits", "iou", "modality_logits", "sparse_content", "dense_content"])
+def test_output(output, io, name):
+    close(getattr(output, name), io[name], 1e-3 if name == "mask_logits" else 1e-4)
+
+
+def test_prompts(loaded, io):
+    with torch.no_grad():
+        prompts = loaded[0].prompt_encoder(
+            io["boxes"].reshape(-1, 4).float(),
+            io["modality_index"],
+            io["crop"].float(),
+            io["image_feature"][:, 0],  # Bx1xF -> BxF
+            io["text_feature"][:, 0],
+        )
+    close(prompts.sparse, io["sparse"], 1e-4)
+    close(prompts.dense.mean(dim=(2, 3)), io["dense_mean"], 1e-4)
+
+
+def test_lite_medsam(loaded, embedding, io, lite_network, switch):
+    with_extra, plain = (n.image_encoder.state_dict() for n in (loaded[0], lite_network))
+    assert with_extra.keys() == plain.keys() and all(torch.equal(with_extra[k], plain[k]) for k in plain)
+    network = switch(lite_network, clip_text=False, modality_embedding=False, clip_image=False, content_cnn=False)
+    with torch.no_grad():
+        output = network.decode(embedding, io["boxes"][:, 0])
+    close(output.mask_logits, io["lite_mask_logits"].reshape(2, 1, 256, 256), 1e-3)
+    close(output.iou, io["lite_iou"].reshape(2, 1), 1e-4)

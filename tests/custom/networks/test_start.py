@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from custom.errors import InputError
+from custom.modalities import modality_texts
+from custom.networks import MCPMedSAM, PromptComponents, load_clip, start, start_network
+
+
+@pytest.fixture
+def clip(tiny_clip_folder):
+    return load_clip(str(tiny_clip_folder))
+
+
+@pytest.fixture
+def forbid_clip(monkeypatch):
+    """Fail where a CLIP is loaded."""
+    monkeypatch.setattr(start, "load_clip", lambda name: pytest.fail("no CLIP is needed"))
+
+
+def saved(network, path):
+    torch.save({"model": network.state_dict()}, path)
+    return path
+
+
+def test_text_table_is_made_once_and_kept(clip, tmp_path, monkeypatch):
+    network = MCPMedSAM(clip_width=16)
+    assert start_network(network, "lite_medsam", clip) is clip
+    table = network.prompt_encoder.text_table
+    torch.testing.assert_close(table, clip.encode_text(modality_texts()))
+    assert table.std(dim=0).min() > 0  # the rows differ
+
+    path = saved(network, tmp_path / "model.pt")
+    second = MCPMedSAM(clip_width=16)
+    monkeypatch.setattr(clip.text_tower, "forward", lambda texts: pytest.fail("no text tower is needed"))
+    assert start_network(second, path, clip) is clip
+    assert torch.equal(second.prompt_encoder.text_table, table)
+
+
+def test_name_of_the_clip(tiny_clip_folder):
+    network = MCPMedSAM(clip_width=16, clip_image=False)
+    assert start_network(network, "lite_medsam", str(tiny_clip_folder)) is None  # its text was all that was needed
+    assert network.prompt_encoder.text_table.any() and network.components.clip_text
+
+
+def test_no_clip(tmp_path):
+    network = MCPMedSAM()
+    assert start_network(network, "lite_medsam", "none") is None
+    expected = PromptComponents(clip_text=False, modality_embedding=True, clip_image=False, content_cnn=True)
+    assert network.components == expected
+
+
+def test_stored_table_serves_without_a_clip(lively_network, tmp_path):
+    network = MCPMedSAM()
+    assert start_network(network, saved(lively_network, tmp_path / "model.pt"), None) is None
+    assert network.components == PromptComponents(clip_image=False)  # CLIP text stays on
+    assert torch.equal(network.prompt_encoder.text_table, lively_network.prompt_encoder.text_table)
+
+
+def test_clip_is_loaded_only_if_needed(lively_network, switch, forbid_clip, tmp_path):
+    path = saved(switch(lively_network, clip_image=False), tmp_path / "model.pt")
+    assert start_network(MCPMedSAM(), path, "auto") is None
+    network = MCPMedSAM(clip_text=False, clip_image=False)
+    assert start_network(network, "lite_medsam", "auto") is None
+
+
+def test_switches_of_the_checkpoint_win(lively_network, switch, tmp_path):
+    path = saved(switch(lively_network, clip_image=False, content_cnn=False), tmp_path / "model.pt")
+    network = MCPMedSAM(modality_embedding=False)
+    start_network(network, path)
+    assert network.components == PromptComponents(clip_image=False, content_cnn=False)
+
+
+def test_errors(tmp_path):
+    with pytest.raises(InputError, match=r"missing\.pt: checkpoint: found no file"):
+        start_network(MCPMedSAM(), tmp_path / "missing.pt")
+    with pytest.raises(InputError, match="clip: /no/folder"):
+        start_network(MCPMedSAM(), "lite_medsam", "/no/folder")

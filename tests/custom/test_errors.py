@@ -1,0 +1,44 @@
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from custom.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_one_line():
+    error = InputError("a.npz", "boxes", np.zeros((2, 2)), "one line\nhere too")
+    assert str(error) == "a.npz: boxes: found [[0. 0.]  [0. 0.]]; allowed: one line here too"
+    assert isinstance(error, ValueError) and error.source == "a.npz" and error.field == "boxes"
+
+
+def test_survives_another_process():
+    error = InputError(Path("a.npz"), "boxes[2]", [9, 4, 3, 8], "x_min < x_max")
+    copied = copy.deepcopy(error)  # by the way that leads to another process
+    assert type(copied) is InputError and str(copied) == str(error)
+    assert str(error) == "a.npz: boxes[2]: found [9, 4, 3, 8]; allowed: x_min < x_max"
+
+
+def run(body):
+    code = "from custom.errors import InputError, report_input_errors\n" + "report_input_errors()\n" * 2 + body
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_program_reports_the_one_line():
+    wrapped = (
+        "try:\n"
+        "    try: raise InputError('a', 'b', 'c', 'd')\n"
+        "    except InputError as error: raise RuntimeError('while building') from error\n"
+        "except RuntimeError: raise KeyError('around it')\n"
+    )
+    done = run(wrapped)
+    assert (done.returncode, done.stderr) == (1, "error: a: b: found c; allowed: d\n")
+
+
+def test_other_errors_keep_their_traceback():
+    done = run("1 / 0\n")
+    assert done.returncode == 1 and done.stderr.startswith("Traceback") and "ZeroDivisionError" in done.stderr
