@@ -40,13 +40,26 @@ def report_input_errors() -> None:
         return
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
+        told = _told(error)
+        if told is None:
             previous(kind, error, traceback)
         else:
-            print(f"error: {cause}", file=sys.stderr)
+            print(f"error: {told}", file=sys.stderr)
 
     hook.reports_input_errors = True
     sys.excepthook = hook
+
+
+def _told(error: BaseException | None) -> str | None:
+    """Return the line of the ``InputError`` behind an error, or None where there is none."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return str(error)
+        for line in str(error).splitlines():  # a data worker's error arrives as the text of its traceback
+            if line.startswith(_RAISED):
+                return line.removeprefix(_RAISED)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_RAISED = f"{InputError.__module__}.{InputError.__qualname__}: "

@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from custom.data.prepared import FORMAT, INDEX_NAME, VERSION
 from custom.errors import InputError
+from custom.files import write_whole
 from custom.modalities import MODALITIES
 from data_prep.readers.base import TRAIN, VALIDATION, Reader, Source
-from data_prep.writer import ARRAYS, Options, Outcome, prepare_case, write_whole
+from data_prep.writer import ARRAYS, Options, Outcome, prepare_case
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from custom.errors import InputError
+from custom.files import write_whole
 from data_prep.intensity import Window, to_uint8
 from data_prep.masks import TooSmallError, clean_masks, slice_index
 from data_prep.readers.base import Case, Reader, Source
@@ -80,19 +79,6 @@ def prepare_case(source: Source, reader: Reader, out: Path, options: Options) ->
 def write_array(path: Path, array: np.ndarray) -> int:
     """Write a ``.npy`` file in one step (a reader sees all of it or nothing) and return its size in bytes."""
     return write_whole(path, lambda file: np.save(file, np.ascontiguousarray(array), allow_pickle=False))
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> int:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place; return its size in bytes."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            size = file.tell()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return size
 
 
 def _record(case: Case, image: np.ndarray, label: np.ndarray, names: dict[int, str]) -> dict[str, Any]:

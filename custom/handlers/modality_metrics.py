@@ -21,6 +21,7 @@ from ignite.metrics import Metric
 from monai.apps.utils import get_logger
 
 from custom.errors import InputError
+from custom.files import write_whole
 from custom.metrics import dice_score, surface_dice
 from custom.modalities import MODALITIES, canonical_modality
 
@@ -198,8 +199,9 @@ class ModalityReport:
             return
         summary = _summarise(metrics)
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        _replace(self.output_dir / "cases.csv", _case_table(metrics))
-        _replace(self.output_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_whole(self.output_dir / "cases.csv", lambda file: file.write(_case_table(metrics).encode()))
+        text = json.dumps(summary, indent=2) + "\n"
+        write_whole(self.output_dir / "summary.json", lambda file: file.write(text.encode()))
         self.logger.info("Scores by modality (percent, mean ± std)\n%s", format_summary(summary))
 
 
@@ -243,10 +245,3 @@ def _case_table(metrics: Mapping[str, ModalityMetric]) -> str:
     for row in zip(*(metric.per_case for metric in metrics.values()), strict=True):
         writer.writerow([row[0].case, row[0].modality, row[0].n_masks, *(f"{entry.score:.6f}" for entry in row)])
     return text.getvalue()
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file at once: readers see the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -14,6 +14,7 @@ from monai.engines import PrepareBatch
 from monai.transforms import MapTransform
 
 from custom.errors import InputError
+from custom.files import write_whole
 from custom.inference.segmenter import as_uint8
 from custom.modalities import canonical_modality
 from custom.transforms import check_boxes
@@ -87,13 +88,10 @@ class SaveSegsd(MapTransform):
         for key in self.key_iterator(item):
             labels = np.asarray(item[key].cpu())
             labels = labels.astype(np.uint8 if labels.max() <= 255 else np.uint16)
-            part = self.output_dir / f".{item['case']}.{os.getpid()}.part"
-            try:
-                with part.open("wb") as file:
-                    np.savez_compressed(file, segs=labels)
-                os.replace(part, self.output_dir / f"{item['case']}.npz")
-            finally:
-                part.unlink(missing_ok=True)
+            write_whole(
+                self.output_dir / f"{item['case']}.npz",
+                lambda file, labels=labels: np.savez_compressed(file, segs=labels),
+            )
         return item
 
 

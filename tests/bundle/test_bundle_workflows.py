@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
+from data_prep.intensity import parse_window
 from data_prep.pipeline import prepare
-from data_prep.readers import READERS
+from data_prep.readers import DemoReader
+from data_prep.writer import Options
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundle"
 SCHEMA = ROOT.parent / "shared" / "reference" / "meta_schema_20240725.json"
-# The smallest network that still has both new prompts: the image encoder is the published one in any case.
 SHORT = ["--clip", "none", "--epochs", "1", "--epoch_length", "4", "--batch_size", "2", "--num_workers", "0"]
 
 
@@ -32,16 +33,15 @@ def in_other_folder(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run Python where neither the bundle nor the repository is the working folder or on the path."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, "-c", code]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False, env=environment
-    )
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")
 def small_set(tmp_path_factory) -> Path:
     """Four training cases and two validation cases of the demo set."""
     folder = tmp_path_factory.mktemp("demo")
-    prepare(READERS["demo"](), folder, progress=False)
+    options = Options(window=parse_window("soft_tissue"), components=True, min_size=16)
+    prepare(DemoReader(), folder, options=options, workers=1, progress=False)
     index = json.loads((folder / "dataset.json").read_text())
     wanted = ("US", "CT")
     for split, count in (("training", 2), ("validation", 1)):
@@ -122,12 +122,14 @@ assert network.components.content_cnn and not network.components.clip_image
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_create_workflow_from_another_folder(small_set, tmp_path):
+def test_create_workflow_from_another_folder(small_set, trained, tmp_path):
+    np.savez(tmp_path / "2D_US_a.npz", imgs=np.zeros((8, 8), np.uint8), boxes=[[1, 1, 5, 5]])
     code = f"""
 from monai.bundle import create_workflow
-for name, kind in (("train", "train"), ("inference", "infer")):
+checkpoint = {str(trained / "models" / "model.pt")!r}
+for name, kind, data in (("train", "train", {str(small_set)!r}), ("inference", "infer", {str(tmp_path)!r})):
     workflow = create_workflow(config_file={str(BUNDLE)!r} + f"/configs/{{name}}.json", workflow_type=kind, clip="none",
-                               dataset_dir={str(small_set)!r})
+                               checkpoint=checkpoint, dataset_dir=data)
     assert workflow.check_properties() == [], name
     assert workflow.bundle_root == {str(BUNDLE)!r}
     assert type(workflow.network_def).__name__ == "MCPMedSAM"
@@ -152,16 +154,14 @@ def test_network_fits_the_metadata():
     ("options", "expected"),
     [
         (["--dataset_dir", "nowhere"], "python -m data_prep demo"),
-        (["--clip", "/no/such/folder"], "local folder"),
-        (["--sampling", "patient"], "modality, case, slice"),
         (["--checkpoint", "nothing.pt"], "nothing.pt: checkpoint: found no file"),
     ],
 )
 def test_bad_options_end_in_one_line(options, expected, small_set, tmp_path):
     outputs = ["--output_dir", tmp_path, "--ckpt_dir", tmp_path]
     data = [] if "--dataset_dir" in options else ["--dataset_dir", small_set]
-    clip = [] if "--clip" in options else ["--clip", "none"]
-    done = monai_bundle("run", "training", "--config_file", "configs/train.json", *options, *data, *clip, *outputs)
+    configs = ["--config_file", "configs/train.json", "--clip", "none"]
+    done = monai_bundle("run", "training", *configs, *options, *data, *outputs)
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and expected in last

@@ -39,6 +39,20 @@ def test_program_reports_the_one_line():
     assert (done.returncode, done.stderr) == (1, "error: a: b: found c; allowed: d\n")
 
 
+def test_error_of_a_data_worker():
+    """It arrives as text: the worker's traceback, with the errors around it."""
+    sent = (
+        "import traceback\n"
+        "try:\n"
+        "    try: raise InputError('a.npy', 'b', 'c', 'd')\n"
+        "    except InputError as error: raise RuntimeError('applying transform') from error\n"
+        "except RuntimeError: text = traceback.format_exc()\n"
+        "raise RuntimeError('Caught RuntimeError in DataLoader worker process 0.\\nOriginal ' + text)\n"
+    )
+    done = run(sent)
+    assert (done.returncode, done.stderr) == (1, "error: a.npy: b: found c; allowed: d\n")
+
+
 def test_other_errors_keep_their_traceback():
     done = run("1 / 0\n")
     assert done.returncode == 1 and done.stderr.startswith("Traceback") and "ZeroDivisionError" in done.stderr

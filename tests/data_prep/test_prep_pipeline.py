@@ -5,11 +5,12 @@ import pytest
 
 from custom.data.prepared import load_dataset, open_array
 from custom.errors import InputError
+from custom.files import write_whole
 from data_prep import pipeline
 from data_prep.intensity import WINDOWS
 from data_prep.readers import ManifestReader
 from data_prep.readers.demo import DemoReader
-from data_prep.writer import Options, prepare_case, write_whole
+from data_prep.writer import Options, prepare_case
 
 OPTIONS = Options(window=WINDOWS["soft_tissue"], components=True, min_size=16)
 GREY = np.full((32, 48), 90, np.uint8)

@@ -1,5 +1,3 @@
-import zlib
-
 import numpy as np
 import pytest
 import torch
@@ -63,8 +61,7 @@ def test_masks_of_a_slice_are_drawn_once():
     assert drawn["b", 0] == [5, 8] and drawn["a", 0] != drawn["a", 1]
     for chosen in (drawn["a", 0], drawn["a", 1]):
         assert len(set(chosen)) == 8 and set(chosen) <= set(ids) and chosen == sorted(chosen)
-    state = np.random.RandomState(zlib.crc32(b"a/0"))  # no matter which version of numpy drew it
-    assert drawn["a", 0] == sorted(state.choice(ids, 8, replace=False).tolist())
+    assert drawn["a", 0] == [4, 12, 13, 15, 17, 18, 22, 40]  # on every machine
 
 
 def test_no_item_of_the_phantoms_is_empty(prepared_demo):

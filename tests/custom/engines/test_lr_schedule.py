@@ -34,9 +34,7 @@ def test_groups_keep_their_ratio():
 
 
 def test_warmup_counts_iterations():
-    assert rates(2, 2e-4, iterations_per_epoch=3, warmup=4) == [
-        pytest.approx([0.5e-4, 1e-4, 1.5e-4, 5e-5, 5e-5, 5e-5])
-    ]
+    assert rates(2, 2e-4, iterations_per_epoch=3, warmup=4) == [pytest.approx([0.5e-4, 1e-4, 1.5e-4, 5e-5, 5e-5, 5e-5])]
 
 
 def test_new_branches_are_a_group_of_their_own():

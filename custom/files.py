@@ -1,0 +1,24 @@
+"""Write files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> int:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place; return its size in bytes.
+
+    A reader sees the old file or the new one; after an error the old one stays and the temporary file is gone.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            size = file.tell()
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return size
