@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from skimage.draw import rectangle_perimeter
-from skimage.segmentation import find_boundaries
+from skimage.morphology import disk, erosion
 
 _COLOURS = np.array(
-    [[255, 64, 64], [64, 220, 64], [80, 140, 255], [255, 200, 0], [230, 80, 230], [0, 220, 220]], np.uint8
+    [[64, 255, 64], [80, 140, 255], [255, 64, 64], [255, 200, 0], [230, 80, 230], [0, 220, 220]], np.uint8
 )
 
 
@@ -28,7 +28,7 @@ def draw_overlay(image: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> np
         colour = _COLOURS[(k - 1) % len(_COLOURS)]
         mask = labels == k
         canvas[mask] = (0.7 * canvas[mask] + 0.3 * colour).astype(np.uint8)
-        canvas[find_boundaries(mask, mode="inner")] = colour
+        canvas[mask & ~erosion(mask, disk(width))] = colour
         for i in range(width):
             rows, columns = rectangle_perimeter(
                 (box[1] - i, box[0] - i), end=(box[3] + i, box[2] + i), shape=canvas.shape[:2], clip=True

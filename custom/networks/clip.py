@@ -132,8 +132,8 @@ def _local_folder(name: str) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if Path(name).is_dir():
-        return Path(name)
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
     if name.startswith((".", "/", "~")):
         raise FileNotFoundError(f"no folder {name}")
     try:

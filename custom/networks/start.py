@@ -8,6 +8,7 @@ from os import PathLike
 
 import torch
 
+from custom.errors import InputError
 from custom.modalities import modality_texts
 from custom.networks.checkpoint import lite_medsam_path, load_checkpoint
 from custom.networks.clip import FrozenCLIP, load_clip
@@ -30,7 +31,7 @@ def start_network(
         The CLIP whose image feature the network needs, or None.
 
     Raises:
-        InputError: the checkpoint does not fit the network, or a CLIP asked for by name cannot be had.
+        InputError: the checkpoint or the CLIP does not fit the network, or a CLIP asked for by name cannot be had.
     """
     path = lite_medsam_path() if str(checkpoint) == "lite_medsam" else checkpoint
     report = load_checkpoint(network, path)
@@ -43,6 +44,9 @@ def start_network(
         logger.info("%s holds no text table and there is no CLIP to make it: CLIP text is off", path)
         encoder.components = replace(encoder.components, clip_text=False)
     elif needs_table:
+        if clip.width != encoder.text_table.shape[1]:
+            allowed = f"{encoder.text_table.shape[1]}, the network's clip_width"
+            raise InputError("clip", "width of its features", clip.width, allowed)
         with torch.no_grad():
             encoder.text_table.copy_(clip.encode_text(modality_texts()))
     if encoder.components.clip_image and clip is None:
