@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,17 +107,30 @@ def test_inference_on_a_folder_of_npz(trained, tmp_path):
     assert segs["3D_CT_b.npz"].shape == (3, 30, 20) and not segs["3D_CT_b.npz"][0].any()
 
 
-@pytest.mark.parametrize("workflow", ["train", "inference"])
-def test_load_from_another_folder_gives_the_weights(workflow, trained, tmp_path):
+@pytest.fixture(scope="module")
+def release(tmp_path_factory) -> Path:
+    """The bundle as a release has it: the package itself inside, nothing of the repository around it."""
+    folder = tmp_path_factory.mktemp("release") / "bundle"
+    unwanted = shutil.ignore_patterns("models", "eval", "custom", "__pycache__")
+    shutil.copytree(BUNDLE, folder, ignore=unwanted)
+    shutil.copytree(ROOT / "custom", folder / "custom", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.mark.parametrize(("workflow", "released"), [("train", False), ("inference", True)])
+def test_load_from_another_folder_gives_the_weights(workflow, released, release, trained, tmp_path):
+    folder = release if released else BUNDLE
     code = f"""
-import torch, monai.bundle
-network = monai.bundle.load("bundle", bundle_dir={str(ROOT)!r}, model_file={str(trained / "models" / "model.pt")!r},
-                            workflow_type={workflow!r}, source="github")
+import monai.bundle, torch
+network = monai.bundle.load("bundle", bundle_dir={str(folder.parent)!r}, workflow_type={workflow!r}, source="github",
+                            model_file={str(trained / "models" / "model.pt")!r})
 weights = torch.load({str(trained / "models" / "model.pt")!r}, weights_only=True)
 state = network.state_dict()
 assert state.keys() == weights.keys()
 assert all(torch.equal(state[name], weights[name]) for name in weights)
 assert network.components.content_cnn and not network.components.clip_image
+import custom.networks
+assert custom.networks.__file__.startswith({str(folder.parent)!r})
 """
     done = in_other_folder(code, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
