@@ -14,7 +14,7 @@ def parameter_groups(network: nn.Module, *, lr: float, new_branch_lr: float) -> 
 
     The new branches start from zero weights. Adam's first steps move every weight by the learning rate, whatever the
     gradient's size, so a zero convolution over thousands of inputs overshoots by far more than the signal it is added
-    to, and LiteMedSAM's accuracy is lost within two steps; at a tenth of the rate it is kept.
+    to, and LiteMedSAM's accuracy is lost within two steps; at a fiftieth of the rate it is kept.
 
     Args:
         network: an ``MCPMedSAM``.
