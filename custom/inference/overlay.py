@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from skimage.draw import rectangle_perimeter
 from skimage.morphology import disk, erosion
 
 _COLOURS = np.array(
@@ -29,9 +28,9 @@ def draw_overlay(image: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> np
         mask = labels == k
         canvas[mask] = (0.7 * canvas[mask] + 0.3 * colour).astype(np.uint8)
         canvas[mask & ~erosion(mask, disk(width))] = colour
-        for i in range(width):
-            rows, columns = rectangle_perimeter(
-                (box[1] - i, box[0] - i), end=(box[3] + i, box[2] + i), shape=canvas.shape[:2], clip=True
-            )
-            canvas[rows, columns] = colour
+        x_min, y_min, x_max, y_max = box
+        line = np.zeros(mask.shape, bool)  # drawn outwards from the box, so that it hides nothing inside
+        line[max(y_min - width + 1, 0) : y_max + width, max(x_min - width + 1, 0) : x_max + width] = True
+        line[y_min + 1 : y_max, x_min + 1 : x_max] = False
+        canvas[line] = colour
     return canvas
