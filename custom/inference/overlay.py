@@ -29,8 +29,8 @@ def draw_overlay(image: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> np
         canvas[mask] = (0.7 * canvas[mask] + 0.3 * colour).astype(np.uint8)
         canvas[mask & ~erosion(mask, disk(width))] = colour
         x_min, y_min, x_max, y_max = box
-        line = np.zeros(mask.shape, bool)  # drawn outwards from the box, so that it hides nothing inside
-        line[max(y_min - width + 1, 0) : y_max + width, max(x_min - width + 1, 0) : x_max + width] = True
-        line[y_min + 1 : y_max, x_min + 1 : x_max] = False
+        line = np.zeros(mask.shape, bool)  # drawn around the box, so that it hides nothing inside
+        line[max(y_min - width, 0) : y_max + width + 1, max(x_min - width, 0) : x_max + width + 1] = True
+        line[y_min : y_max + 1, x_min : x_max + 1] = False
         canvas[line] = colour
     return canvas
