@@ -27,7 +27,7 @@ class LoadSliced(MapTransform):
     """Read one slice of memory-mapped arrays: path -> image 3xHxW uint8 (grey repeated), label 1xHxW int32.
 
     Args:
-        keys: paths of arrays (Z, H, W) or (Z, H, W, 3); a three-channel or ``image_key`` array becomes 3xHxW.
+        keys: paths of arrays, the image (Z, H, W) or (Z, H, W, 3), labels (Z, H, W).
         slice_key: index of the slice.
         image_key: which of the keys is the image.
     """
