@@ -5,14 +5,17 @@ Paper: MCP-MedSAM, Lyu, Gao and Staring, MELBA 2025, https://doi.org/10.59275/j.
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torchvision.ops import roi_align
 
+from custom.errors import InputError
 from custom.modalities import MODALITIES, UNKNOWN_MODALITY
 from custom.networks.components import PromptComponents
+from custom.networks.embedding_cache import EmbeddingCache
 from custom.networks.mask_decoder import MaskDecoder
 from custom.networks.prompt_encoder import PromptEncoder
 from custom.networks.tiny_vit import EMBEDDING_SIZE, IMAGE_SIZE, TinyViT
@@ -53,6 +56,7 @@ class MCPMedSAM(nn.Module):
         clip_width: width of the CLIP features.
         num_modalities: number of modalities.
         freeze_image_encoder: keep the image encoder as loaded: no gradient, no change of its running statistics.
+        embedding_cache: keep the embeddings of a frozen encoder in this folder; None encodes every time.
 
     Example:
         >>> network = MCPMedSAM(clip_text=False, clip_image=False).eval()
@@ -72,8 +76,11 @@ class MCPMedSAM(nn.Module):
         clip_width: int = 512,
         num_modalities: int = len(MODALITIES),
         freeze_image_encoder: bool = False,
+        embedding_cache: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__()
+        if embedding_cache is not None and not freeze_image_encoder:
+            raise InputError("arguments", "embedding_cache", embedding_cache, "None unless freeze_image_encoder is on")
         components = PromptComponents(
             clip_text=clip_text,
             modality_embedding=modality_embedding,
@@ -86,6 +93,7 @@ class MCPMedSAM(nn.Module):
         self.freeze_image_encoder = freeze_image_encoder
         if freeze_image_encoder:
             self.image_encoder.requires_grad_(False).eval()
+        self.embedding_cache = None if embedding_cache is None else EmbeddingCache(embedding_cache)
 
     @property
     def components(self) -> PromptComponents:
@@ -108,6 +116,8 @@ class MCPMedSAM(nn.Module):
         """Encode images: Bx3x256x256 in [0, 1] -> Bx256x64x64."""
         if image.ndim != 4 or image.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(f"image: found shape {tuple(image.shape)}; allowed: (B, 3, {IMAGE_SIZE}, {IMAGE_SIZE})")
+        if self.embedding_cache is not None:
+            return self.embedding_cache.encode(self.image_encoder, image)
         return self.image_encoder(image)
 
     def decode(

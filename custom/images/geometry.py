@@ -1,0 +1,99 @@
+"""Where a volume lies in the patient, and how it is turned to the orientation the network sees and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+from custom.errors import InputError
+
+_CANONICAL = axcodes2ornt("LPS")  # axial slices as radiologists see them: row 0 anterior, column 0 the patient's right
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The grid of a source volume.
+
+    The canonical array of a volume is (Z, H, W): axial slices, z from inferior to superior, row 0 anterior, column 0
+    the patient's right. Turning only permutes and reverses axes, so it is exact in both directions.
+
+    Args:
+        affine: 4x4, voxel index (i, j, k) of the source array -> position in mm, right-anterior-superior (NIfTI's).
+        shape: (I, J, K) of the source array.
+        source: the file, for the error.
+
+    Raises:
+        InputError: the affine is not 4x4, not finite or not invertible.
+
+    Example:
+        >>> geometry = Geometry(np.diag([-0.7, -0.7, 5.0, 1.0]), (512, 384, 20))
+        >>> geometry.canonical(np.zeros((512, 384, 20))).shape, geometry.spacing
+        ((20, 384, 512), (5.0, 0.7, 0.7))
+    """
+
+    affine: np.ndarray
+    shape: tuple[int, int, int]
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        affine = np.asarray(self.affine, dtype=np.float64)
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+            raise InputError(self.source, "affine", affine.tolist(), "a finite, invertible 4x4 matrix")
+
+    @cached_property
+    def _turn(self) -> np.ndarray:
+        return ornt_transform(io_orientation(self.affine), _CANONICAL)
+
+    @property
+    def canonical_affine(self) -> np.ndarray:
+        """4x4, (x, y, z) of the canonical array -> mm: x is its last axis."""
+        return self.affine @ inv_ornt_aff(self._turn, self.shape)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Spacing (z, y, x) of the canonical array in mm."""
+        x, y, z = (round(float(s), 6) for s in np.linalg.norm(self.canonical_affine[:3, :3], axis=0))
+        return z, y, x
+
+    def canonical(self, array: np.ndarray) -> np.ndarray:
+        """Turn a source array to the canonical one: IxJxK -> ZxHxW."""
+        if array.shape != self.shape:
+            raise ValueError(f"array: found shape {array.shape}; allowed: {self.shape}")
+        turned = nib.apply_orientation(array, self._turn)
+        return np.ascontiguousarray(turned.transpose(2, 1, 0))  # XxYxZ -> ZxYxX
+
+    def restore(self, array: np.ndarray) -> np.ndarray:
+        """Turn a canonical array back to the source's axes: ZxHxW -> IxJxK."""
+        back = ornt_transform(_CANONICAL, io_orientation(self.affine))
+        restored = nib.apply_orientation(array.transpose(2, 1, 0), back)  # ZxYxX -> XxYxZ -> IxJxK
+        if restored.shape != self.shape:
+            raise ValueError(f"array: found shape {array.shape}; allowed: the canonical shape of {self.shape}")
+        return np.ascontiguousarray(restored)
+
+    def same_grid(self, other: Geometry, tolerance: float = 1e-3) -> bool:
+        """Whether another volume has the same shape and, within ``tolerance`` mm at every corner, the same place."""
+        if self.shape != other.shape:
+            return False
+        corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * [
+            *(n - 1 for n in self.shape),
+            1,
+        ]
+        return bool(np.abs((self.affine - other.affine) @ corners.T).max() <= tolerance)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``from_json`` takes."""
+        return {"affine": self.affine.tolist(), "shape": list(self.shape)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], source: str = "") -> Geometry:
+        """Build from ``{"affine": 4x4, "shape": [I, J, K]}``."""
+        shape: Sequence[int] = value["shape"]
+        return cls(np.asarray(value["affine"]), tuple(shape), source)
