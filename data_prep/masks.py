@@ -1,8 +1,8 @@
-"""Label maps: connected components, smallest size, ids 1..n, and which ids are on which slice."""
+"""Label maps: objects painted to one map, connected components, smallest size, ids 1..n, and the ids of each slice."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,8 @@ def clean_masks(label: np.ndarray, names: Mapping[int | str, str], *, split: boo
     Args:
         label: (Z, H, W) integers, 0 is background.
         names: source id -> name; ``"*"`` names every other id. Ids without a name are dropped.
-        split: make every 8-connected component of a picture (Z = 1) a mask of its own.
+        split: make every connected component a mask of its own: 8-connected in a picture (Z = 1), 26-connected in a
+            volume.
         min_size: smallest number of pixels or voxels of a mask.
         source: the file to name in an error.
 
@@ -46,7 +47,8 @@ def clean_masks(label: np.ndarray, names: Mapping[int | str, str], *, split: boo
         InputError: no foreground, no named id, or more than 65,535 masks.
         TooSmallError: every named mask is smaller than ``min_size``.
     """
-    values, compact, sizes = _compact(label)
+    box = _foreground_box(label)  # most voxels are background, and only the rest takes time and memory
+    values, compact, sizes = _compact(label[box])
     present = np.flatnonzero((sizes > 0) & (values > 0))
     if not len(present):
         raise InputError(source, "label", "no foreground", "at least one id above 0")
@@ -68,18 +70,57 @@ def clean_masks(label: np.ndarray, names: Mapping[int | str, str], *, split: boo
         raise InputError(source, "label", f"{len(owners)} masks", "at most 65535 masks")
     dtype = np.uint8 if len(owners) <= np.iinfo(np.uint8).max else np.uint16
     text = {i: names[int(o)] if int(o) in names else names[_ALL_IDS] for i, o in enumerate(owners, 1)}
-    return Masks(whole.astype(dtype), text)
+    cleaned = np.zeros(label.shape, dtype)
+    cleaned[box] = whole
+    return Masks(cleaned, text)
 
 
-def slice_index(label: np.ndarray) -> list[list]:
-    """Return ``[[z, [ids]], ...]`` for the slices of (Z, H, W) with foreground, z and ids ascending."""
+def slice_index(label: np.ndarray, max_masks: int | None = None) -> list[list]:
+    """Return ``[[z, [ids]], ...]`` for the slices with foreground, z and ids ascending.
+
+    Args:
+        label: uint8 or uint16 (Z, H, W), as ``clean_masks`` returns it.
+        max_masks: keep only so many ids of a slice, the largest on that slice (of equal ones the lower id); None
+            keeps all.
+    """
     index = []
-    for z, plane in enumerate(label):
-        ids = np.unique(plane)
-        ids = ids[ids > 0].tolist()
-        if ids:
-            index.append([z, ids])
+    box = _foreground_box(label)
+    for z, plane in enumerate(label[box], box[0].start):
+        sizes = np.bincount(plane.ravel())
+        ids = np.flatnonzero(sizes[1:]) + 1
+        if max_masks is not None and len(ids) > max_masks:
+            ids = np.sort(ids[np.argsort(-sizes[ids], kind="stable")[:max_masks]])
+        if len(ids):
+            index.append([z, ids.tolist()])
     return index
+
+
+def paint(objects: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Paint objects that may overlap into one label map, largest first, so that the smaller one lies on top.
+
+    Args:
+        objects: for each object, the flat indices of its pixels in an array of ``shape``. Of two of the same size the
+            later one is on top.
+        shape: shape of the label map.
+
+    Returns:
+        int32 array of ``shape``; object k has the id k + 1. Objects without pixels, or covered by others, do not occur.
+
+    Example:
+        >>> paint([np.array([1]), np.array([0, 1, 2])], (1, 1, 4)).tolist()
+        [[[2, 1, 2, 0]]]
+    """
+    label = np.zeros(shape, np.int32)
+    for k in np.argsort([-len(pixels) for pixels in objects], kind="stable"):
+        label.flat[objects[k]] = k + 1
+    return label
+
+
+def _foreground_box(label: np.ndarray) -> tuple[slice, slice, slice]:
+    """Return the smallest box of (Z, H, W) that holds every id; it is empty where there is none."""
+    plane = label.any(axis=0)  # ZxHxW -> HxW
+    sides = (np.flatnonzero(side) for side in (label.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0)))
+    return tuple(slice(int(side[0]), int(side[-1]) + 1) if len(side) else slice(0, 0) for side in sides)
 
 
 def _compact(label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,8 +136,8 @@ def _compact(label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _split(whole: np.ndarray, owners: np.ndarray, min_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split a 1xHxW map with ids 1..n into components; return the map and the source id of each component."""
-    parts = connected_components(whole[0], background=0, connectivity=2)  # 1xHxW -> HxW
+    """Split a ZxHxW map with ids 1..n into components; return the map and the source id of each component."""
+    parts = connected_components(whole, background=0, connectivity=whole.ndim)
     sizes = np.bincount(parts.ravel())
     parents = np.zeros(len(sizes), np.int64)
     parents[parts.ravel()] = whole.ravel()
@@ -104,4 +145,4 @@ def _split(whole: np.ndarray, owners: np.ndarray, min_size: int) -> tuple[np.nda
     kept = order[(parents[order] > 0) & (sizes[order] >= min_size)]
     table = np.zeros(len(sizes), np.int32)
     table[kept] = np.arange(1, len(kept) + 1)
-    return table[parts][None], owners[parents[kept] - 1]  # HxW -> 1xHxW
+    return table[parts], owners[parents[kept] - 1]

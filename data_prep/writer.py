@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from custom.errors import InputError
 from custom.files import write_whole
-from data_prep.intensity import Window, to_uint8
+from custom.images.intensity import WINDOWS, Window, to_uint8
 from data_prep.masks import TooSmallError, clean_masks, slice_index
 from data_prep.readers.base import Case, Reader, Source
 
 ARRAYS = "arrays"
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What is done to every case.
 
-    Attributes:
+    Args:
         window: window for CT that is not uint8 yet.
-        components: split semantic masks of pictures into 8-connected components.
+        components: split masks into connected components. True: those of pictures and volumes; ``"auto"``: of
+            pictures only; False: none. Maps whose ids are single objects are never split.
         min_size: masks with fewer pixels or voxels are dropped.
+        suv_max: upper end of the range of a PET in SUV; None takes the percentiles.
+        max_masks: list only so many masks of a slice, the largest; None lists all.
+
+    Raises:
+        InputError: a value that is not allowed.
     """
 
-    window: Window
-    components: bool
-    min_size: int
+    window: Window = WINDOWS["soft_tissue"]
+    components: bool | str = AUTO
+    min_size: int = 16
+    suv_max: float | None = None
+    max_masks: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.components, bool) and self.components != AUTO:
+            raise InputError("arguments", "components", repr(self.components), "auto, True, False")
+        whole_number("min_size", self.min_size, 1)
+        if self.max_masks is not None:
+            whole_number("max_masks", self.max_masks, 1)
+        if self.suv_max is not None and not (_is_number(self.suv_max) and 0 < self.suv_max < math.inf):
+            raise InputError("arguments", "suv_max", repr(self.suv_max), "a positive number")
+
+    def split(self, case: Case) -> bool:
+        """Tell whether the masks of a case are split into components."""
+        return not case.instance and (case.dimension == 2 if self.components == AUTO else bool(self.components))
 
 
 @dataclass(frozen=True)
@@ -37,52 +62,99 @@ class Outcome:
     """What became of one source.
 
     Attributes:
-        split: ``"train"`` or ``"val"``; None when nothing was written.
+        case: name of the source.
+        split: ``"train"`` or ``"val"``, as the source told; None where it does not tell, or nothing was written.
         record: the entry of ``dataset.json``; None when nothing was written.
-        size: bytes written.
         problem: why nothing was written.
         failed: the problem is an error, not the effect of ``min_size``.
+        size: bytes written.
+        fingerprint: stands for everything the outcome depends on; see :mod:`data_prep.journal`.
     """
 
+    case: str
     split: str | None = None
     record: dict[str, Any] | None = None
-    size: int = 0
     problem: str = ""
     failed: bool = False
+    size: int = 0
+    fingerprint: str = ""
 
 
 def prepare_case(source: Source, reader: Reader, out: Path, options: Options) -> Outcome:
-    """Load one source, convert it and write its two arrays below ``out / "arrays"``."""
+    """Load one source, convert it and write its two arrays below ``out / "arrays"``.
+
+    Bad input is told in the outcome.
+
+    Raises:
+        OSError: the arrays cannot be written.
+    """
     try:
-        if source.error is not None:
-            raise source.error
-        case = reader.load(source)
-        image = to_uint8(case.image, case.modality, options.window, case.image_file)
+        case = _load(source, reader)
+        image = to_uint8(case.image, case.modality, options.window, case.image_file, suv_max=options.suv_max)
         if image.shape[:3] != case.label.shape:
             raise InputError(case.label_file, "label", f"shape {case.label.shape}", f"the image's {image.shape[:3]}")
+        if case.spacing is not None and not all(0 < step < math.inf for step in case.spacing):
+            raise InputError(case.image_file, "spacing", case.spacing, "positive numbers")
         masks = clean_masks(
-            case.label,
-            case.names,
-            split=options.components and case.dimension == 2 and not case.instance,
-            min_size=options.min_size,
-            source=case.label_file,
+            case.label, case.names, split=options.split(case), min_size=options.min_size, source=case.label_file
         )
     except TooSmallError as problem:
-        return Outcome(problem=str(problem))
+        return Outcome(source.name, problem=str(problem))
     except InputError as problem:
-        return Outcome(problem=str(problem), failed=True)
-    record = _record(case, image, masks.label, masks.names)
+        return Outcome(source.name, problem=str(problem), failed=True)
+    image = np.ascontiguousarray(image)
+    record = _record(case, image, masks.label, masks.names, options.max_masks)
     size = write_array(out / record["image"], image) + write_array(out / record["label"], masks.label)
-    return Outcome(case.split, record, size)
+    return Outcome(source.name, case.split, record, size=size)
 
 
 def write_array(path: Path, array: np.ndarray) -> int:
     """Write a ``.npy`` file in one step (a reader sees all of it or nothing) and return its size in bytes."""
-    return write_whole(path, lambda file: np.save(file, np.ascontiguousarray(array), allow_pickle=False))
+    array = np.ascontiguousarray(array)
+    # numpy writes to a file of the system by itself, and then does not tell why it could not.
+    return write_whole(path, lambda file: np.save(SimpleNamespace(write=file.write), array, allow_pickle=False))
 
 
-def _record(case: Case, image: np.ndarray, label: np.ndarray, names: dict[int, str]) -> dict[str, Any]:
-    return {
+def image_digest(image: np.ndarray) -> str:
+    """Return 16 hexadecimal digits that are equal for equal images only (SHA-256 of the shape and the bytes)."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(image)
+    return digest.hexdigest()[:16]
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return an option's value if it is a whole number of at least ``least``.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError("arguments", name, repr(value), f"a whole number of at least {least}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _load(source: Source, reader: Reader) -> Case:
+    """Load a case; whatever a reader trips over concerns this case only, and must not stop the others."""
+    if source.error is not None:
+        raise source.error
+    try:
+        return reader.load(source)
+    except InputError:
+        raise
+    except Exception as error:
+        place = source.files[0] if source.files else source.name
+        text = " ".join(str(error).split())[:200]
+        raise InputError(place, "case", f"{type(error).__name__} ({text})", "a case that can be read") from error
+
+
+def _record(
+    case: Case, image: np.ndarray, label: np.ndarray, names: dict[int, str], max_masks: int | None
+) -> dict[str, Any]:
+    record = {
         "case": case.name,
         "modality": case.modality,
         "dataset": case.dataset,
@@ -93,6 +165,8 @@ def _record(case: Case, image: np.ndarray, label: np.ndarray, names: dict[int, s
         "channels": 3 if image.ndim == 4 else 1,
         "spacing": None if case.spacing is None else list(case.spacing),
         "labels": {str(i): name for i, name in names.items()},
-        "slices": slice_index(label),
+        "slices": slice_index(label, max_masks=max_masks),
         **case.meta,
+        "digest": image_digest(image),
     }
+    return record if case.geometry is None else record | {"geometry": case.geometry.to_json()}

@@ -8,10 +8,8 @@ from torch import nn
 
 from custom.data.prepared import load_dataset
 from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
-from data_prep.intensity import WINDOWS
 from data_prep.pipeline import prepare
 from data_prep.readers import READERS
-from data_prep.writer import Options
 
 # Beside the repository's folder; not part of the repository.
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
@@ -78,8 +76,7 @@ def switch():
 def prepared_demo(tmp_path_factory):
     """The phantom set of all modalities, as the command line makes it."""
     root = tmp_path_factory.mktemp("demo")
-    options = Options(window=WINDOWS["soft_tissue"], components=True, min_size=16)
-    prepare(READERS["demo"](), root, options=options, workers=1, progress=False)
+    prepare(READERS["demo"](), root, progress=False)
     return load_dataset(root)
 
 

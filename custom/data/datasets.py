@@ -11,6 +11,7 @@ from monai.transforms import apply_transform
 
 from custom.data.mask_table import MaskTable
 from custom.data.prepared import CaseRecord
+from custom.data.sampler import Draw
 from custom.modalities import modality_index
 
 
@@ -19,7 +20,7 @@ class MaskDataset(Dataset):
 
     Args:
         data: prepared cases.
-        transform: applied to each item, see ``slice_item``.
+        transform: applied to each item, see ``slice_item``; where the index is a ``Draw``, its seed is set first.
     """
 
     def __init__(self, data: Sequence[CaseRecord], transform: Callable | None = None) -> None:
@@ -32,6 +33,8 @@ class MaskDataset(Dataset):
     def _transform(self, index: int) -> object:
         case, z, label_id = self.table.locate(index)
         item = slice_item(self.data[case], z, [label_id])
+        if isinstance(index, Draw):
+            self.transform.set_random_state(seed=index.seed)
         return item if self.transform is None else apply_transform(self.transform, item)
 
 

@@ -39,6 +39,7 @@ class CaseRecord:
         patient: patient name, where known.
         license: licence text, where known.
         source: where the case was published, where known.
+        geometry: the source grid of a volume, as ``custom.images.geometry.Geometry.from_json`` takes it, where known.
     """
 
     case: str
@@ -55,6 +56,7 @@ class CaseRecord:
     patient: str | None = None
     license: str | None = None
     source: str | None = None
+    geometry: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _record(entry: Any, root: Path, part: str, number: int, seen: set[str]) -> C
             spacing=None if spacing is None else _triple(spacing, float),
             labels={int(i): str(text) for i, text in entry["labels"].items()},
             slices=tuple((int(z), tuple(int(i) for i in ids)) for z, ids in entry["slices"]),
-            **{key: entry.get(key) for key in ("patient", "license", "source")},
+            **{key: entry.get(key) for key in ("patient", "license", "source", "geometry")},
         )
     except KeyError as error:
         raise InputError(path, f"{place}.{error.args[0]}", "nothing", "a value") from error

@@ -15,7 +15,25 @@ from custom.errors import InputError
 STRATEGIES = ("modality", "case", "slice")
 
 
-class ModalityBalancedSampler(Sampler[int]):
+class Draw(int):
+    """A mask index with the seed of the random transforms of this draw.
+
+    The seed is fixed by (seed, epoch, place in the epoch), so that an item depends neither on the worker that makes it
+    nor on the items before it, and a restarted training sees what it would have seen.
+    """
+
+    seed: int
+
+    def __new__(cls, index: int, seed: int) -> Draw:
+        draw = super().__new__(cls, index)
+        draw.seed = seed
+        return draw
+
+    def __getnewargs__(self) -> tuple[int, int]:
+        return int(self), self.seed  # on its way to a worker process
+
+
+class ModalityBalancedSampler(Sampler[Draw]):
     """Draws masks with replacement, level by level and uniformly at each level.
 
     Strategies (the paper's Algorithm 1 and the two it is compared with in Table 5):
@@ -29,7 +47,7 @@ class ModalityBalancedSampler(Sampler[int]):
     All processes draw one global sequence from one generator and process r takes the elements r, r + world, ..., so
     that together they see exactly the sequence a single process would see. Every iteration uses another sequence: it
     is fixed by (seed, epoch), and the epoch advances by one with each ``iter()`` on its own; ``set_epoch`` sets the
-    epoch of the next iteration, e.g. after a restart.
+    epoch of the next iteration and the place to begin at, e.g. after a restart.
 
     Args:
         table: the masks to draw from.
@@ -41,7 +59,7 @@ class ModalityBalancedSampler(Sampler[int]):
         rank: number of this process; default: that of ``torch.distributed``, or 0.
 
     Yields:
-        Flat mask indices of ``table`` (see ``MaskTable.locate``).
+        Flat mask indices of ``table`` (see ``MaskTable.locate``), each a ``Draw``.
 
     Raises:
         InputError: unknown strategy, empty table, or length, num_replicas or rank out of range.
@@ -75,29 +93,36 @@ class ModalityBalancedSampler(Sampler[int]):
         self.table, self.strategy, self.seed = table, strategy, seed
         self.num_replicas, self.rank = num_replicas, rank
         self.length = len(cases) if length is None else length
-        self._epoch = 0
+        self._epoch = self._start = 0
         # The cases grouped: by modality, or as one group of all.
         group = table.modality[cases] if strategy == "modality" else np.zeros(len(cases), np.int64)
         self._cases = cases[np.argsort(group, kind="stable")]
         self._group_size = np.unique(group, return_counts=True)[1]
         self._group_start = np.cumsum(self._group_size) - self._group_size
 
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, hence the sequence, of the next iteration; the ones after it count on from there."""
-        self._epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Set the epoch, hence the sequence, of the next iteration; the ones after it count on from there.
+
+        Args:
+            epoch: the epoch, from 0.
+            start: draws of this process that the next iteration leaves out.
+        """
+        self._epoch, self._start = epoch, start
 
     def __len__(self) -> int:
         return math.ceil(self.length / self.num_replicas)
 
-    def __iter__(self) -> Iterator[int]:
-        epoch, self._epoch = self._epoch, self._epoch + 1
-        draws = self._draw(epoch, len(self) * self.num_replicas)
-        return iter(draws[self.rank :: self.num_replicas].tolist())
+    def __iter__(self) -> Iterator[Draw]:
+        epoch, start = self._epoch, self._start
+        self._epoch, self._start = epoch + 1, 0
+        draws, seeds = self._draw(epoch, len(self) * self.num_replicas)
+        mine = slice(self.rank + start * self.num_replicas, None, self.num_replicas)
+        return map(Draw, draws[mine].tolist(), seeds[mine].tolist())
 
-    def _draw(self, epoch: int, count: int) -> np.ndarray:
-        """Return the first ``count`` mask indices of an epoch's global sequence, int64."""
+    def _draw(self, epoch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first ``count`` mask indices of an epoch's global sequence, int64, and their seeds, uint32."""
         # One generator a level: a longer sequence then begins with the shorter one, whatever it is padded to.
-        by_group, by_case, by_slice, by_mask = np.random.default_rng([self.seed, epoch]).spawn(4)
+        by_group, by_case, by_slice, by_mask, by_draw = np.random.default_rng([self.seed, epoch]).spawn(5)
         slice_offset, mask_offset = self.table.slice_offset, self.table.mask_offset
         if self.strategy == "slice":
             rows = by_slice.integers(slice_offset[-1], size=count)
@@ -105,4 +130,5 @@ class ModalityBalancedSampler(Sampler[int]):
             groups = by_group.integers(len(self._group_size), size=count)
             cases = self._cases[self._group_start[groups] + by_case.integers(self._group_size[groups])]
             rows = slice_offset[cases] + by_slice.integers(np.diff(slice_offset)[cases])
-        return mask_offset[rows] + by_mask.integers(mask_offset[rows + 1] - mask_offset[rows])
+        draws = mask_offset[rows] + by_mask.integers(mask_offset[rows + 1] - mask_offset[rows])
+        return draws, by_draw.integers(2**32, size=count, dtype=np.uint32)

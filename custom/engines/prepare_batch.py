@@ -13,6 +13,8 @@ from custom.networks.clip import FrozenCLIP
 class PromptPrepareBatch(PrepareBatch):
     """Move image, prompts and target to the device; CLIP's image tower runs here, batched and on the device.
 
+    Where the batch brings an "image_feature" along (``custom.transforms.LoadClipFeatured``), CLIP is not run.
+
     Args:
         clip: the frozen CLIP whose feature of "clip_crop" is the sparse content prompt, or None.
         full_output: ask the network for everything it predicts and give the loss mask and modality; otherwise mask
@@ -35,7 +37,9 @@ class PromptPrepareBatch(PrepareBatch):
             return batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
 
         prompts: dict[str, object] = {"boxes": move("boxes"), "modality": move("modality_index"), "crop": move("crop")}
-        if self.clip is not None:
+        if "image_feature" in batchdata:
+            prompts["image_feature"] = move("image_feature")
+        elif self.clip is not None:
             prompts["image_feature"] = self.clip.to(device).encode_image(move("clip_crop"))
         label = move("label")
         if not self.full_output:

@@ -1,5 +1,23 @@
 """Ignite metrics and MONAI handlers of MCP-MedSAM."""
 
+from custom.handlers.best_weights import BestWeights
+from custom.handlers.early_stop import EarlyStop
+from custom.handlers.finite_loss import FiniteLoss
 from custom.handlers.modality_metrics import ModalityMetric, ModalityReport
+from custom.handlers.prediction_images import PredictionImages
+from custom.handlers.restarts import Restarts
+from custom.handlers.stop_signal import StopOnSignal, leave_if_stopped
+from custom.handlers.training_curve import TrainingCurve
 
-__all__ = ["ModalityMetric", "ModalityReport"]
+__all__ = [
+    "BestWeights",
+    "EarlyStop",
+    "FiniteLoss",
+    "ModalityMetric",
+    "ModalityReport",
+    "PredictionImages",
+    "Restarts",
+    "StopOnSignal",
+    "TrainingCurve",
+    "leave_if_stopped",
+]

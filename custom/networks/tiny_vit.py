@@ -14,7 +14,7 @@ from timm.layers import LayerNorm2d
 from timm.models.tiny_vit import ConvNorm, MBConv, PatchMerging, TinyVitBlock
 from torch import nn
 
-IMAGE_SIZE = 256
+
 EMBEDDING_SIZE = 64
 EMBEDDING_WIDTH = 256
 

@@ -1,6 +1,7 @@
 """MONAI dictionary transforms of MCP-MedSAM."""
 
-from custom.transforms.boxes import check_boxes, tight_boxes
+from custom.transforms.boxes import tight_boxes
+from custom.transforms.clip_features import LoadClipFeatured
 from custom.transforms.dictionary import (
     Boxd,
     CropBoxesd,
@@ -10,19 +11,17 @@ from custom.transforms.dictionary import (
     RestoreMasksd,
     ToFramed,
 )
-from custom.transforms.frame import Frame, crop_box, resize
+from custom.transforms.masks import masks_to_frame
 
 __all__ = [
     "Boxd",
     "CropBoxesd",
-    "Frame",
+    "LoadClipFeatured",
     "LoadSliced",
     "PickMasksd",
     "RandBoxd",
     "RestoreMasksd",
     "ToFramed",
-    "check_boxes",
-    "crop_box",
-    "resize",
+    "masks_to_frame",
     "tight_boxes",
 ]

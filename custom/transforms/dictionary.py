@@ -17,8 +17,9 @@ from monai.utils import convert_to_tensor
 
 from custom.data.prepared import open_array
 from custom.errors import InputError
+from custom.images.frame import Frame, crop_box
 from custom.transforms.boxes import tight_boxes
-from custom.transforms.frame import Frame, crop_box
+from custom.transforms.masks import masks_to_frame
 
 Item = dict[Hashable, object]
 
@@ -68,11 +69,12 @@ class PickMasksd(MapTransform):
             labels, size = item[key], tuple(item[self.image_key].shape[1:])
             if tuple(labels.shape[1:]) != size:
                 raise InputError(item["case"], key, f"size {tuple(labels.shape[1:])}", f"the image's, {size}")
-            masks = labels == torch.as_tensor(item[self.ids_key], dtype=labels.dtype)[:, None, None]
-            for label_id, mask in zip(item[self.ids_key], masks, strict=True):
-                if not mask.any():
-                    raise InputError(item["case"], key, f"no pixel of label {label_id}", "the labels of its index")
-            item[key] = masks.to(torch.uint8)
+            ids = torch.as_tensor(item[self.ids_key], dtype=labels.dtype)
+            masks = (labels == ids[:, None, None]).view(torch.uint8)  # 1xHxW, N -> NxHxW
+            absent = ids[masks.flatten(1).amax(dim=1) == 0].tolist()
+            if absent:
+                raise InputError(item["case"], key, f"no pixel of label {absent[0]}", "the labels of its index")
+            item[key] = masks
         return item
 
 
@@ -157,7 +159,8 @@ class CropBoxesd(MapTransform):
         for key in self.key_iterator(item):
             image = convert_to_tensor(item[key], track_meta=False)
             for name, size in self.crops.items():
-                item[name] = torch.stack([crop_box(image, box, size) for box in item[self.box_key]])
+                crops = [crop_box(image.numpy(), box, size) for box in item[self.box_key].numpy()]
+                item[name] = torch.from_numpy(np.stack(crops))
         return item
 
 
@@ -180,10 +183,10 @@ class ToFramed(MapTransform):
         for key in self.key_iterator(item):
             image = convert_to_tensor(item[key], track_meta=False)
             frame = Frame(*image.shape[1:])
-            item[key] = frame.image_to_frame(image)
+            item[key] = torch.from_numpy(frame.image_to_frame(image.numpy()))
             item[self.box_key] = frame.boxes_to_frame(item[self.box_key])
             for mask_key in self.mask_keys:
-                item[mask_key] = frame.masks_to_frame(convert_to_tensor(item[mask_key], track_meta=False))
+                item[mask_key] = masks_to_frame(convert_to_tensor(item[mask_key], track_meta=False), frame)
         return item
 
 
@@ -205,14 +208,14 @@ class RestoreMasksd(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             label = item[self.label_key].bool().cpu()
-            logits = Frame(*label.shape[1:]).logits_to_native(item[key].float().cpu())
+            logits = Frame(*label.shape[1:]).logits_to_native(item[key].float().cpu().numpy())
             item[self.result_key] = {
                 "case": item["case"],
                 "slice": int(item["slice"]),
                 "modality": item["modality"],
                 "dimension": int(item["dimension"]),
                 "spacing": [float(s) for s in item["spacing"]],
-                "pred": logits > 0,
+                "pred": torch.from_numpy(logits > 0),
                 "label": label,
             }
         return item

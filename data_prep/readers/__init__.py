@@ -1,16 +1,40 @@
-"""Readers, one for each verb of the command line.
+"""Readers, one for each verb of the command line that reads a source.
 
 A new format needs one subclass of :class:`data_prep.readers.base.Reader`, one entry here and one verb in
-:mod:`data_prep.cli`; everything after loading (intensity, masks, writing, report) is shared.
+:mod:`data_prep.cli`; everything after loading (intensity, masks, splits, writing, report) is shared.
 """
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Iterator, Mapping
+
 from data_prep.readers.base import Reader
-from data_prep.readers.demo import DemoReader
-from data_prep.readers.manifest import ManifestReader
-from data_prep.readers.npz import NpzReader
 
-READERS: dict[str, type[Reader]] = {"demo": DemoReader, "manifest": ManifestReader, "npz": NpzReader}
+_PLACES = {
+    "demo": "data_prep.readers.demo:DemoReader",
+    "manifest": "data_prep.readers.manifest:ManifestReader",
+    "npz": "data_prep.readers.npz:NpzReader",
+    "nifti": "data_prep.readers.nifti:NiftiReader",
+    "dicom": "data_prep.readers.dicom:DicomReader",
+    "images": "data_prep.readers.images:ImagesReader",
+    "coco": "data_prep.readers.coco:CocoReader",
+}
 
-__all__ = ["READERS", "DemoReader", "ManifestReader", "NpzReader", "Reader"]
+
+class _Readers(Mapping[str, type[Reader]]):
+    """Verb -> reader class, imported when asked for: each format brings libraries that the others do without."""
+
+    def __getitem__(self, verb: str) -> type[Reader]:
+        return pkgutil.resolve_name(_PLACES[verb])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+
+READERS: Mapping[str, type[Reader]] = _Readers()
+
+__all__ = ["READERS", "Reader"]

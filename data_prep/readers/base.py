@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from custom.errors import InputError
+from custom.images.geometry import Geometry
 
 TRAIN, VALIDATION = "train", "val"
+_LONGEST_NAME = 160  # a file system allows 255 bytes, and endings are added
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,15 @@ class Source:
 
     Attributes:
         name: case name, unique in the prepared set and safe as a file name.
-        entry: whatever the reader needs to load it; small, since it travels to a worker process.
+        entry: whatever the reader needs to load it; small JSON values, since it travels to a worker process and a
+            change of it means that the case is prepared again.
+        files: every file it is read from; a change of one means that the case is prepared again.
         error: why it cannot be loaded, where the list alone already tells.
     """
 
     name: str
     entry: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
     error: InputError | None = None
 
 
@@ -38,7 +44,7 @@ class Case:
         name: the name of its :class:`Source`.
         modality: one of ``custom.modalities.MODALITIES``.
         dataset: the data set it belongs to.
-        split: ``"train"`` or ``"val"``.
+        split: ``"train"`` or ``"val"``; None where the source does not tell, and the pipeline draws it.
         image: (Z, H, W) or (Z, H, W, C) with C in 1, 3, 4; any real dtype; Z = 1 for a picture.
         label: (Z, H, W) integers, 0 is background.
         names: label id -> name; ``"*"`` names every id that is not listed. An id without a name is dropped.
@@ -47,13 +53,14 @@ class Case:
         dimension: 2 for a picture, 3 for a volume.
         image_file: the file to name in errors about the image.
         label_file: the file to name in errors about the label.
+        geometry: the source grid of a volume whose arrays were turned by ``Geometry.canonical``; None otherwise.
         meta: optional text fields of the prepared form: patient, license, source.
     """
 
     name: str
     modality: str
     dataset: str
-    split: str
+    split: str | None
     image: np.ndarray
     label: np.ndarray
     names: Mapping[int | str, str]
@@ -62,6 +69,7 @@ class Case:
     dimension: int
     image_file: str
     label_file: str
+    geometry: Geometry | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -92,10 +100,17 @@ class Reader(ABC):
 
 
 def safe_name(*parts: str) -> str:
-    """Join parts to one name that is safe as a file name.
+    """Join parts to one ASCII name of at most 160 characters that is safe as a file name.
+
+    Eight digits of the SHA-256 of the parts are added where letters beyond ASCII would get lost or the name is cut.
 
     Example:
         >>> safe_name("CT", "CURVAS", "r1/10001 458")
         'CT_CURVAS_r1_10001_458'
     """
-    return re.sub(r"[^A-Za-z0-9.+-]+", "_", "_".join(parts)).strip("._") or "case"
+    joined = "_".join(parts)
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "_", joined).strip("._")
+    if joined.isascii() and len(name) <= _LONGEST_NAME:
+        return name or "case"
+    digits = hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{name[: _LONGEST_NAME - 9]}_{digits}".lstrip("_")

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from custom.errors import InputError
+from custom.images.nifti import is_nifti, read_nifti, read_nifti_label
+from custom.images.pictures import picture_spacing, read_picture, read_picture_label
 from custom.modalities import canonical_modality
 from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, safe_name
-from data_prep.readers.files import as_label, is_nifti, read_nifti, read_picture, read_picture_label
+from data_prep.readers.names import ALL_IDS, parse_names
 
 _TEXT_FIELDS = ("image", "label", "modality", "dataset", "split", "case")
 _META_FIELDS = ("patient", "license", "source")
-_ALL_IDS = "*"
 
 
 class ManifestReader(Reader):
@@ -58,13 +59,10 @@ class ManifestReader(Reader):
         names, instance = _names(entry, where)
         image_path, label_path = folder / entry["image"], folder / entry["label"]
         if is_nifti(image_path):
-            image, spacing = read_nifti(image_path)
-            dimension = 2 if len(image) == 1 else 3
+            image, geometry = read_nifti(image_path)
         else:
-            image, spacing, dimension = read_picture(image_path), None, 2
-        label = (
-            as_label(read_nifti(label_path)[0], label_path) if is_nifti(label_path) else read_picture_label(label_path)
-        )
+            image, geometry = read_picture(image_path), None
+        label = read_nifti_label(label_path, geometry) if is_nifti(label_path) else read_picture_label(label_path)
         return Case(
             name=source.name,
             modality=modality,
@@ -73,9 +71,10 @@ class ManifestReader(Reader):
             image=image,
             label=label,
             names=names,
-            spacing=spacing,
+            spacing=geometry.spacing if geometry else picture_spacing(image_path),
+            geometry=geometry,
             instance=instance,
-            dimension=dimension,
+            dimension=2 if len(image) == 1 else 3,
             image_file=str(image_path),
             label_file=str(label_path),
             meta={key: str(entry[key]) for key in _META_FIELDS if entry.get(key)},
@@ -95,7 +94,8 @@ class ManifestReader(Reader):
                     found.append(Source(where, error=error))
                     continue
                 name = safe_name(entry["modality"], entry["dataset"], entry["case"])
-                found.append(Source(name, {"line": entry, "where": where, "folder": str(manifest.parent)}))
+                files = tuple(str(manifest.parent / entry[kind]) for kind in ("image", "label"))
+                found.append(Source(name, {"line": entry, "where": where, "folder": str(manifest.parent)}, files))
         return found
 
 
@@ -113,15 +113,8 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 
 
 def _names(entry: dict[str, Any], where: str) -> tuple[dict[int | str, str], bool]:
-    labels = entry.get("labels")
-    if not isinstance(labels, dict) or not labels:
-        raise InputError(where, "labels", repr(labels), "an object of id -> name")
-    names: dict[int | str, str] = {}
-    for key, name in labels.items():
-        if key != _ALL_IDS and not (key.isdecimal() and int(key) > 0):
-            raise InputError(where, "labels", repr(key), 'ids from 1 up, or "*"')
-        names[key if key == _ALL_IDS else int(key)] = str(name)
+    names = parse_names(entry.get("labels"), where, "labels")
     kind = entry.get("label_type", "semantic")
     if kind not in ("semantic", "instance"):
         raise InputError(where, "label_type", repr(kind), "semantic, instance")
-    return names, kind == "instance" or _ALL_IDS in names
+    return names, kind == "instance" or ALL_IDS in names

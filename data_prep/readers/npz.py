@@ -7,7 +7,6 @@ in the files of the challenge.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from custom.errors import InputError
+from custom.images.decoding import as_label, decoding
 from custom.modalities import canonical_modality
-from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, safe_name
-from data_prep.readers.files import as_label, decoding
+from data_prep.readers.base import Case, Reader, Source, safe_name
 
 _FILE_NAME = re.compile(r"(2D|3D)_([^_]+)(?:_([^_]+))?(?:_.*)?$")
 #: Modalities whose ``gts`` number single objects, so that touching ones must not be taken apart or joined.
@@ -27,24 +26,17 @@ _INSTANCE_MODALITIES = ("Microscopy",)
 class NpzReader(Reader):
     """Read challenge ``.npz`` files; every mask is named "object", since the files hold no names.
 
-    A case is for validation when the SHA-256 of its name, as a number in [0, 1), is below ``val_fraction``: adding
-    cases later moves none from one side to the other. Patients are not known, so they may be on both sides.
-
     Args:
         src: folder with the files.
-        val_fraction: part of the cases for validation, 0..1.
 
     Raises:
-        InputError: the folder is missing, or the fraction is out of range.
+        InputError: the folder is missing.
     """
 
-    def __init__(self, src: str | Path, *, val_fraction: float = 0.1) -> None:
+    def __init__(self, src: str | Path) -> None:
         self.src = Path(src)
         if not self.src.is_dir():
             raise InputError(src, "src", "no such folder", "a folder with {2D|3D}_{Modality}_*.npz files")
-        if isinstance(val_fraction, bool) or not isinstance(val_fraction, (int, float)) or not 0 <= val_fraction <= 1:
-            raise InputError("arguments", "val_fraction", repr(val_fraction), "a number from 0 to 1")
-        self.val_fraction = val_fraction
         self.name = self.src.resolve().name
 
     def sources(self) -> list[Source]:
@@ -52,7 +44,7 @@ class NpzReader(Reader):
         paths = sorted(self.src.rglob("*.npz"))
         if not paths:
             raise InputError(self.src, "src", "no .npz file", "a folder with {2D|3D}_{Modality}_*.npz files")
-        return [Source(safe_name(path.stem), {"path": str(path)}) for path in paths]
+        return [Source(safe_name(path.stem), {"path": str(path)}, (str(path),)) for path in paths]
 
     def load(self, source: Source) -> Case:
         """Load one file."""
@@ -72,7 +64,7 @@ class NpzReader(Reader):
             name=source.name,
             modality=modality,
             dataset=parts[3] or self.name,
-            split=VALIDATION if _fraction(source.name) < self.val_fraction else TRAIN,
+            split=None,
             image=image,
             label=label,
             names={"*": "object"},
@@ -99,8 +91,3 @@ def _spacing(spacing: Any, path: str) -> tuple[float, float, float] | None:
         raise InputError(path, "spacing", spacing.tolist(), "three positive numbers (x, y, z) in mm")
     x, y, z = (float(s) for s in spacing)
     return z, y, x
-
-
-def _fraction(name: str) -> float:
-    digest = hashlib.sha256(name.encode("utf-8")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64

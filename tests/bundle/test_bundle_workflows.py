@@ -14,10 +14,8 @@ import pytest
 import torch
 
 from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
-from data_prep.intensity import parse_window
 from data_prep.pipeline import prepare
-from data_prep.readers import DemoReader
-from data_prep.writer import Options
+from data_prep.readers.demo import DemoReader
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundle"
@@ -41,8 +39,7 @@ def in_other_folder(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def small_set(tmp_path_factory) -> Path:
     """Four training cases and two validation cases of the demo set."""
     folder = tmp_path_factory.mktemp("demo")
-    options = Options(window=parse_window("soft_tissue"), components=True, min_size=16)
-    prepare(DemoReader(), folder, options=options, workers=1, progress=False)
+    prepare(DemoReader(), folder, progress=False)
     index = json.loads((folder / "dataset.json").read_text())
     wanted = ("US", "CT")
     for split, count in (("training", 2), ("validation", 1)):

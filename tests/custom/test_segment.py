@@ -1,12 +1,19 @@
 import json
+import subprocess
 import sys
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
-from skimage import data, io
+from PIL import Image
+from skimage import data
 
 from custom import segment as program
+from custom.inference import results
 from custom.modalities import MODALITIES
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -27,33 +34,106 @@ def run(monkeypatch, capsys):
     return call
 
 
+@pytest.fixture
+def fake(monkeypatch, make_backend, make_model):
+    """Replace the network by a fake, which is returned."""
+    backend = make_backend()
+    monkeypatch.setattr(program, "torch_model", lambda *_, **__: make_model(backend))
+    return backend
+
+
+@pytest.fixture
+def grey(tmp_path):
+    pixels = np.full((20, 30), 7, np.uint8)
+    pixels[4:8, 5:11] = 200
+    Image.fromarray(pixels).save(tmp_path / "grey.png")
+    return tmp_path / "grey.png"
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_fundus_picture(run, tmp_path):
     """The optic disc of a real picture, with LiteMedSAM's weights alone: encoder, decoder and files in one go."""
     retina = data.retina()  # comes with scikit-image
-    io.imsave(tmp_path / "eye.png", retina[300:900:2, 100:1000:2], check_contrast=False)
+    Image.fromarray(retina[300:900:2, 100:1000:2]).save(tmp_path / "eye.png")
     height, width = 300, 450
     out = tmp_path / "new" / "out"
     arguments = ["--boxes", "[[20,130,90,230],[200,100,260,160]]", "--modality", "fundus", "--out", out]
     code, printed, _ = run(tmp_path / "eye.png", *arguments, "--checkpoint", "lite_medsam", "--clip", "none")
     assert code == 0 and printed.strip() == str(out / "eye_overlay.png")
-    assert sorted(path.name for path in out.iterdir()) == ["eye.json", "eye_mask.png", "eye_overlay.png"]
+    assert names(out) == ["eye.json", "eye_mask.png", "eye_overlay.png"]
 
-    mask, overlay = io.imread(out / "eye_mask.png"), io.imread(out / "eye_overlay.png")
+    mask, overlay = np.asarray(Image.open(out / "eye_mask.png")), np.asarray(Image.open(out / "eye_overlay.png"))
     assert mask.shape == (height, width) and mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1, 2}
     assert overlay.shape == (height, width, 3)
     report = json.loads((out / "eye.json").read_text())
-    assert report["image"] == str(tmp_path / "eye.png") and report["modality"] == "Fundus"
+    assert report["image"] == str(tmp_path / "eye.png") and report["size"] == [width, height]
+    assert (report["modality"], report["modality_source"]) == ("Fundus", "argument")
     assert [entry["box"] for entry in report["boxes"]] == [[20, 130, 90, 230], [200, 100, 260, 160]]
     for k, entry in enumerate(report["boxes"], start=1):
         assert entry["area"] == (mask == k).sum() and 0 <= entry["iou"] <= 1.1
-        assert entry["likely_modality"] in MODALITIES and 0 < entry["probability"] <= 1
+        assert entry["predicted_modality"] in MODALITIES and 0 < entry["probability"] <= 1
     assert report["boxes"][0]["area"] > 500
+    assert report["model"]["backend"] == "torch" and report["model"]["checkpoint"] == "lite_medsam"
 
 
-@pytest.fixture
-def grey(tmp_path):
-    io.imsave(tmp_path / "grey.png", np.full((20, 30), 7, np.uint8), check_contrast=False)
-    return tmp_path / "grey.png"
+def test_real_network_on_a_volume(run, tmp_path):
+    """A bright ball through three slices, as NIfTI with other axes, with the real encoder and decoder."""
+    z, y, x = np.mgrid[:3, :60, :80]
+    ball = ((x - 40) ** 2 + (y - 30) ** 2 < (18 - 3 * abs(z - 1)) ** 2).transpose(2, 1, 0)
+    affine = np.diag([-1.0, -1, 4, 1])
+    nib.save(nib.Nifti1Image((ball * 900 + 50).astype(np.int16), affine), tmp_path / "2D_MR_ball.nii.gz")
+    arguments = ["--boxes", "[20,10,0,60,50,2]", "--out", tmp_path / "out", "--overlap", "smaller"]
+    code, _, error = run(tmp_path / "2D_MR_ball.nii.gz", *arguments, "--checkpoint", "lite_medsam", "--clip", "none")
+    assert code == 0, error
+    found = nib.load(tmp_path / "out" / "2D_MR_ball_mask.nii.gz")
+    np.testing.assert_allclose(found.affine, affine)
+    mask = np.asarray(found.dataobj) > 0
+    assert 2 * (mask & ball).sum() / (mask.sum() + ball.sum()) > 0.9
+
+
+def test_options_reach_the_pipeline(run, grey, tmp_path, fake):
+    options = ["--separate", "True", "--overlap", "last", "--ct_window", "40,350", "--suv_max", "7"]
+    code, _, error = run(grey, "--boxes", "[2,2,12,10]", "--modality", "us", "--out", tmp_path / "out", *options)
+    assert code == 0, error
+    assert names(tmp_path / "out") == ["grey.json", "grey_mask_1.png", "grey_overlay.png"]
+    report = json.loads((tmp_path / "out" / "grey.json").read_text())
+    window = {"level": 40.0, "width": 350.0}
+    expected = {"window": window, "suv_max": 7, "overlap": "last", "separate": True, "follow": True}
+    assert report["options"] == expected and fake.decoded[0].modality == MODALITIES.index("US")
+
+
+def test_folder_and_list(run, grey, tmp_path, fake):
+    (tmp_path / "list.json").write_text(json.dumps([{"image": "grey.png", "boxes": [[2, 2, 12, 10]]}]))
+    code, printed, _ = run(tmp_path / "list.json", "--out", tmp_path / "out")
+    assert code == 0 and printed == f"1 written, 0 there before, 0 failed: {tmp_path / 'out'}\n"
+    code, printed, _ = run(tmp_path / "list.json", "--out", tmp_path / "out")
+    assert code == 0 and printed.startswith("0 written, 1 there before")
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    grey.rename(folder / "grey.png")
+    (folder / "bad.npz").write_bytes(b"no npz")
+    np.savez(folder / "2D_US_1.npz", imgs=np.zeros((9, 9), np.uint8), boxes=[[1, 1, 5, 5]])
+    code, printed, error = run(folder, "--out", tmp_path / "out")
+    assert code == 1 and "1 written, 0 there before, 2 failed" in printed
+    assert printed.count("failed: ") == 3 - 1 + 1 and error.count("failed: ") == 2
+    assert "grey.png: boxes: found no boxes" in printed and "bad.npz: file: found" in printed
+
+
+def test_processes_take_shares(run, tmp_path, fake, monkeypatch):
+    for name in "abcd":
+        np.savez(tmp_path / f"2D_US_{name}.npz", imgs=np.zeros((9, 9), np.uint8), boxes=[[1, 1, 5, 5]])
+    (tmp_path / "2D_US_b.npz").write_bytes(b"no npz")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, expected in ((0, ["2D_US_a", "2D_US_c"]), (1, ["2D_US_d"])):
+        monkeypatch.setenv("RANK", str(rank))
+        code, _, _ = run(tmp_path, "--out", tmp_path / "out")
+        assert code == 0  # torchrun would stop the other process
+        report = json.loads((tmp_path / "out" / f"report_{rank}.json").read_text())
+        assert report["written"] == expected and len(report["failed"]) == rank
 
 
 @pytest.mark.parametrize(
@@ -62,10 +142,18 @@ def grey(tmp_path):
         ({"--boxes": "[[8,2,1,9]]"}, "grey.png: boxes[0]: found [8, 2, 1, 9]; allowed: x_min < x_max"),
         ({"--boxes": "[0,0,30,9]"}, "boxes[0]: found [0, 0, 30, 9]; allowed: inside the image: x 0 to 29, y 0 to 19"),
         ({"--boxes": "[1,2,3]"}, "boxes: found shape (1, 3)"),
+        ({"--boxes": "[1,2,0,8,9,0]"}, "boxes: found 6 numbers a box for a picture"),
+        ({"--boxes": "[]"}, "boxes: found no box"),
         ({"--boxes": "here"}, "boxes: found 'here'"),
+        ({"--boxes": "None"}, "boxes: found no boxes; allowed: --boxes"),
         ({"--modality": "SPECT"}, "--modality: modality: found 'SPECT'; allowed: CT, MR"),
         ({"--checkpoint": "none.pt"}, "none.pt: checkpoint: found no file"),
         ({"--clip": "/no/folder"}, "clip: /no/folder: found no folder /no/folder"),
+        ({"--backend": "jax"}, "arguments: backend: found 'jax'; allowed: torch, openvino"),
+        ({"--overlap": "first"}, "arguments: overlap: found 'first'; allowed: logit, smaller, last"),
+        ({"--separate": "yes"}, "arguments: separate: found 'yes'; allowed: True, False"),
+        ({"--suv_max": "0"}, "arguments: suv_max: found 0; allowed: a positive number"),
+        ({"--ct_window": "heart"}, "arguments: ct_window: found 'heart'"),
     ],
 )
 def test_bad_arguments(run, grey, tmp_path, options, message):
@@ -78,34 +166,56 @@ def test_bad_arguments(run, grey, tmp_path, options, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.png", None, "image: found no file"),
-        ("text.png", b"no picture\n", "allowed: a PNG, JPEG, TIFF or BMP picture"),
-        ("deep.png", np.full((9, 9), 4000, np.uint16), "image: found uint16 values 4000 to 4000; allowed: grey values"),
-        ("stack.tif", np.zeros((5, 9, 9), np.uint8), "image: found shape (5, 9, 9); allowed: HxW or HxWx3"),
+        ("none.png", None, "image: found no such file"),
+        ("text.png", b"no picture\n", "allowed: a readable picture"),
+        ("text.txt", b"no picture\n", "allowed: a PNG, JPEG, TIFF, BMP, NIfTI, npz or DICOM file"),
     ],
 )
-def test_bad_picture(run, tmp_path, name, content, message):
-    if isinstance(content, bytes):
+def test_bad_picture(run, tmp_path, fake, name, content, message):
+    if content is not None:
         (tmp_path / name).write_bytes(content)
-    elif content is not None:
-        io.imsave(tmp_path / name, content, check_contrast=False)
     code, _, error = run(tmp_path / name, "--boxes", "[1,2,8,8]", "--out", tmp_path / "out")
     assert code == 1 and error.startswith("error: ") and error.count("\n") == 1 and message in error
 
 
-@pytest.mark.parametrize("channels", [None, 3, 4])
-def test_read_picture(tmp_path, channels):
-    shape = (9, 11) if channels is None else (9, 11, channels)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    io.imsave(tmp_path / "a.png", pixels, check_contrast=False)
-    np.testing.assert_array_equal(
-        program.read_picture(str(tmp_path / "a.png")), pixels[..., :3] if channels else pixels
-    )
-
-
-def test_out_is_a_file(run, grey, tmp_path, monkeypatch):
-    monkeypatch.setattr(program, "start_network", lambda *_: None)
-    monkeypatch.setattr(program.BoxSegmenter, "segment_picture", lambda *_: None)
+def test_out_is_a_file(run, grey, tmp_path, fake):
     (tmp_path / "out").touch()
     code, _, error = run(grey, "--boxes", "[1,2,8,9]", "--out", tmp_path / "out")
     assert code == 1 and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_no_permission(run, grey, tmp_path, fake, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "grey_overlay.png")
+
+    monkeypatch.setattr(results, "write_png", refuse)
+    code, _, error = run(grey, "--boxes", "[1,2,8,9]", "--out", tmp_path / "out")
+    assert code == 1 and error == "error: [Errno 13] Permission denied: 'grey_overlay.png'\n"
+    assert names(tmp_path / "out") == []
+
+
+def test_stopped_by_hand(run, grey, tmp_path, fake):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    fake.decode = stop
+    code, _, error = run(grey, "--boxes", "[1,2,8,9]", "--out", tmp_path / "out")
+    assert code == 130 and error == "stopped; the same command carries on from here\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_of_torch_is_imported_before_a_network_starts(grey, tmp_path):
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from custom import segment as program
+from custom.inference import results
+sys.argv = ["segment", {str(grey)!r}, "--boxes", "[9,2,8,9]", "--out", "out", "--backend", "openvino", "--model", "m"]
+try:
+    program.main()
+except SystemExit as stop:
+    print(stop.code)
+print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", "monai", "torchvision", "timm"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.endswith("[]\n"), done.stdout + done.stderr

@@ -1,8 +1,11 @@
 import json
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from data_prep import cli
 
 
 @pytest.fixture
@@ -38,3 +41,20 @@ def square():
     label = np.zeros((32, 48), np.uint8)
     label[4:14, 6:16] = 1
     return label
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Return a function that calls the command line and returns its exit code, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["data_prep", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

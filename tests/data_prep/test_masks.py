@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import label as scipy_label
 
 from custom.errors import InputError
-from data_prep.masks import TooSmallError, clean_masks, slice_index
+from data_prep.masks import TooSmallError, clean_masks, paint, slice_index
 
 NAMES = {1: "a", 2: "b", 3: "c"}
 
@@ -26,6 +26,28 @@ def test_components_agree_with_scipy(min_size):
     assert list(masks.names.values()) == [name for name, _ in wanted]
     for number, (_, inside) in enumerate(wanted, 1):
         np.testing.assert_array_equal(masks.label[0] == number, inside)
+
+
+def test_components_of_a_volume_agree_with_scipy():
+    label = np.random.default_rng(4).integers(0, 12, (9, 14, 11)).astype(np.uint16)
+    label[label > 3] = 0
+    label[:, :, -2:] = 0  # the box around the foreground is smaller than the volume
+    masks = clean_masks(label, NAMES, split=True, min_size=3, source="x")
+    wanted = []
+    for number, name in NAMES.items():
+        parts, count = scipy_label(label == number, np.ones((3, 3, 3)))
+        wanted += [(name, parts == k) for k in range(1, count + 1) if (parts == k).sum() >= 3]
+    assert list(masks.names.values()) == [name for name, _ in wanted] and masks.label.shape == label.shape
+    for number, (_, inside) in enumerate(wanted, 1):
+        np.testing.assert_array_equal(masks.label == number, inside)
+
+
+def test_neighbours_across_slices_are_one_component():
+    label = np.zeros((3, 6, 6), np.uint8)
+    label[0, 1, 1] = label[1, 2, 2] = label[2, 3, 3] = label[0, 5, 5] = 1
+    masks = clean_masks(label, NAMES, split=True, min_size=1, source="x")
+    assert masks.names == {1: "a", 2: "a"} and (masks.label == 1).sum() == 3
+    np.testing.assert_array_equal(clean_masks(label, NAMES, split=False, min_size=1, source="x").label, label)
 
 
 def test_corner_neighbours_are_one_component():
@@ -88,3 +110,35 @@ def test_slice_index():
     label = np.zeros((4, 3, 3), np.uint8)
     label[1, 0, 0], label[1, 2, 2], label[3, 1, 1] = 5, 2, 1
     assert slice_index(label) == [[1, [2, 5]], [3, [1]]]
+    assert slice_index(np.zeros((2, 3, 3), np.uint8)) == []
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_slice_index_agrees_with_numpy(dtype):
+    label = np.random.default_rng(1).integers(0, 40, (5, 12, 10)).astype(dtype) * 6
+    label[[0, 3]] = 0
+    assert slice_index(label) == [[z, np.unique(label[z])[1:].tolist()] for z in (1, 2, 4)]
+
+
+def test_only_the_largest_masks_of_a_slice_are_listed():
+    label = np.zeros((2, 4, 8), np.uint8)
+    label[0, 0, :2], label[0, 1, :5], label[0, 2, :3], label[0, 3, :3] = 1, 2, 3, 4
+    label[1, 0, :2], label[1, 1, :1] = 1, 2
+    assert slice_index(label, 4) == slice_index(label) == [[0, [1, 2, 3, 4]], [1, [1, 2]]]
+    assert slice_index(label, 2) == [[0, [2, 3]], [1, [1, 2]]]  # of two equal ones the lower id
+    assert slice_index(label, max_masks=1) == [[0, [2]], [1, [1]]]
+
+
+def test_the_smaller_object_lies_on_top():
+    rng = np.random.default_rng(2)
+    shape, masks = (2, 7, 9), []
+    for size in (20, 60, 5, 0, 5):
+        mask = np.zeros(126, bool)
+        mask[rng.choice(126, size, replace=False)] = True
+        masks.append(mask)
+    wanted = np.zeros(126, int)
+    for k in (1, 0, 2, 4):  # by size, and the later one of two equal ones on top
+        wanted[masks[k]] = k + 1
+    label = paint([np.flatnonzero(mask) for mask in masks], shape)
+    np.testing.assert_array_equal(label, wanted.reshape(shape))
+    assert paint([], shape).shape == shape

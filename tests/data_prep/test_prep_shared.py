@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from custom.modalities import MODALITIES
-from data_prep.intensity import WINDOWS
-from data_prep.readers import ManifestReader
+from data_prep.readers.manifest import ManifestReader
 from data_prep.writer import Options, prepare_case
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-OPTIONS = Options(window=WINDOWS["soft_tissue"], components=True, min_size=16)
 
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not there")
 
@@ -24,7 +22,7 @@ def test_first_case_of_every_data_set(tmp_path):
     (tmp_path / "arrays").mkdir()
     modalities = set()
     for source in first.values():
-        outcome = prepare_case(source, reader, tmp_path, OPTIONS)
+        outcome = prepare_case(source, reader, tmp_path, Options())
         assert not outcome.problem
         record = outcome.record
         modalities.add(record["modality"])

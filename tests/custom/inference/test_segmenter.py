@@ -1,48 +1,12 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from custom.errors import InputError
-from custom.inference import BoxSegmenter, as_uint8
-from custom.inference.segmenter import NEXT_SLICE_MARGIN, LabelCanvas
-from custom.networks.mcp_medsam import MCPMedSAMOutput
-from custom.transforms import Frame
+from custom.images.frame import Frame, crop_box
+from custom.inference.segmenter import NEXT_SLICE_MARGIN, BoxSegmenter
+from custom.modalities import MODALITIES, modality_index
 
 SIZE = (64, 128)  # two frame pixels for a native one
-
-
-class Threshold(nn.Module):
-    """Stands for the network: a mask is where the image in the frame is bright, inside the box or, if asked, anywhere.
-
-    The embedding is the frame's image itself; the IoU is the number of calls so far.
-    """
-
-    def __init__(self, inside=True, modality=False):
-        super().__init__()
-        self.inside, self.modality = inside, modality
-        self.components = SimpleNamespace(clip_image=True)
-        self.scale = nn.Parameter(torch.tensor(10.0))
-        self.encoded, self.decoded = [], []
-
-    def encode_image(self, image):
-        self.encoded.append(image)
-        return image
-
-    def decode(self, embedding, boxes, modality, crop, image_feature):
-        self.decoded.append(SimpleNamespace(boxes=boxes, modality=modality, crop=crop, feature=image_feature))
-        n = boxes.shape[1]
-        masks = []
-        y, x = torch.meshgrid(torch.arange(256.0), torch.arange(256.0), indexing="ij")
-        for x_min, y_min, x_max, y_max in boxes[0]:
-            within = (x >= x_min - 0.5) & (x <= x_max + 0.5) & (y >= y_min - 0.5) & (y <= y_max + 0.5)
-            bright = embedding[0, 0] > 0.5
-            masks.append(torch.where(bright & within if self.inside else bright, self.scale, -self.scale))
-        first = sum(call.boxes.shape[1] for call in self.decoded[:-1])
-        logits = torch.eye(11)[:n] * 9 if self.modality else None
-        return MCPMedSAMOutput(torch.stack(masks)[None], torch.arange(first, first + n)[None] / 10, logits, None, None)
 
 
 def picture(*boxes, size=SIZE):
@@ -53,87 +17,84 @@ def picture(*boxes, size=SIZE):
     return image
 
 
-def test_the_larger_logit_wins():
-    canvas = LabelCanvas((1, 4), 2)
-    canvas.paint(1, np.array([[-1.0, 2.0, 2.0, 5.0]]))
-    canvas.paint(2, np.array([[-2.0, 3.0, 1.0, 5.0]]))
-    assert canvas.labels.tolist() == [[0, 2, 1, 1]] and canvas.labels.dtype == np.uint8
-
-
-def test_the_order_of_boxes_does_not_matter():
-    logits = np.random.default_rng(0).normal(size=(3, 8, 8))
-    expected = np.where(logits.max(axis=0) > 0, logits.argmax(axis=0) + 1, 0)
-    for order in ([0, 1, 2], [2, 0, 1]):
-        canvas = LabelCanvas((2, 8, 8), 3)
-        for k in order:
-            canvas.paint(k + 1, logits[k], 1)
-        np.testing.assert_array_equal(canvas.labels[1], expected)
-        assert not canvas.labels[0].any()
-
-
-@pytest.mark.parametrize(("boxes", "dtype"), [(255, np.uint8), (256, np.uint16)])
-def test_room_for_every_label(boxes, dtype):
-    canvas = LabelCanvas((2, 2), boxes)
-    canvas.paint(boxes, np.ones((2, 2)))
-    assert canvas.labels.dtype == dtype and (canvas.labels == boxes).all()
-
-
-@pytest.mark.parametrize("colour", [False, True])
-@pytest.mark.parametrize("at_once", [1, 2, 8])
-def test_picture(colour, at_once):
-    objects = [(10, 8, 30, 20), (60, 30, 100, 50), (110, 2, 120, 12)]
-    image = picture(*objects)
-    boxes = np.array(objects) + [-2, -2, 2, 2]
-    network = Threshold(modality=at_once == 8)
-    shown = np.repeat(image[:, :, None], 3, axis=2) if colour else image
-    result = BoxSegmenter(boxes_at_once=at_once).segment_picture(network, shown, boxes, "US")
-    expected = np.zeros(SIZE, np.uint8)
-    for k, (x_min, y_min, x_max, y_max) in enumerate(objects, start=1):
-        expected[y_min : y_max + 1, x_min : x_max + 1] = k
-    np.testing.assert_array_equal(result.labels, expected)
-    np.testing.assert_allclose(result.iou, [0, 0.1, 0.2])
-    assert len(network.encoded) == 1 and len(network.decoded) == -(-3 // at_once)
-    call = network.decoded[0]
-    assert call.modality.tolist() == [7] and call.feature is None
-    torch.testing.assert_close(call.boxes, Frame(*SIZE).boxes_to_frame(torch.tensor(boxes[:at_once]).float())[None])
-    assert call.crop.shape == (1, min(at_once, 3), 3, 64, 64) and call.crop.max() <= 1
-    if at_once == 8:
-        assert result.modality.shape == (3, 11) and result.modality.argmax(axis=1).tolist() == [0, 1, 2]
-        np.testing.assert_allclose(result.modality.sum(axis=1), 1, rtol=1e-5)
-    else:
-        assert result.modality is None
-
-
-def test_clip_sees_the_crops():
-    seen = []
-
-    def encode_image(crops):
-        seen.append(crops)
-        return torch.arange(float(len(crops)))[:, None].expand(-1, 5)
-
-    clip = SimpleNamespace(to=lambda device: clip, encode_image=encode_image)
-    network = Threshold()
-    BoxSegmenter(clip=clip).segment_picture(network, picture(), np.array([[1, 2, 30, 40], [5, 5, 9, 9]]))
-    assert seen[0].shape == (2, 3, 224, 224) and network.decoded[0].feature.shape == (1, 2, 5)
-    network.components.clip_image = False
-    BoxSegmenter(clip=clip).segment_picture(network, picture(), np.array([[1, 2, 30, 40]]))
-    assert len(seen) == 1 and network.decoded[1].feature is None and network.decoded[1].modality.tolist() == [-1]
-
-
 def volume(depth, objects):
     """A volume of dark slices, ``objects`` on some of them."""
     return np.stack([picture(*([objects[z]] if z in objects else [])) for z in range(depth)])
 
 
-def native_boxes(network):
-    """The boxes the network was asked for, in native pixels."""
-    return [((call.boxes[0, 0] + 0.5) / Frame(*SIZE).scale - 0.5).tolist() for call in network.decoded]
+def native_boxes(backend):
+    """The boxes the backend was asked for, in native pixels, call by call."""
+    return [((call.boxes + 0.5) / Frame(*SIZE).scale - 0.5).tolist() for call in backend.decoded]
 
 
-def test_volume_is_followed_from_the_middle_to_both_ends():
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("at_once", [1, 2, 8])
+def test_picture(make_backend, colour, at_once):
+    objects = [(10, 8, 30, 20), (60, 30, 100, 50), (110, 2, 120, 12)]
+    image = picture(*objects)
+    boxes = np.array(objects) + [-2, -2, 2, 2]
+    backend = make_backend()
+    shown = np.repeat(image[:, :, None], 3, axis=2) if colour else image
+    result = BoxSegmenter(backend, boxes_at_once=at_once).segment_picture(shown, boxes, "US")
+    expected = np.zeros(SIZE, np.uint8)
+    for k, (x_min, y_min, x_max, y_max) in enumerate(objects, start=1):
+        expected[y_min : y_max + 1, x_min : x_max + 1] = k
+    np.testing.assert_array_equal(result.labels, expected)
+    np.testing.assert_allclose(result.iou, (boxes[:, 2] - boxes[:, 0]) * 2 / 256, rtol=1e-6)
+    assert len(backend.encoded) == 1 and [len(call.boxes) for call in backend.decoded] == [
+        min(at_once, 3 - n) for n in range(0, 3, at_once)
+    ]
+    assert {call.modality for call in backend.decoded} == {modality_index("US")} and result.modality == "US"
+    np.testing.assert_allclose(np.concatenate(native_boxes(backend)), boxes, atol=1e-4)
+    np.testing.assert_array_equal(backend.decoded[0].crops[0], crop_box(np.stack([image] * 3), boxes[0], 64))
+    assert result.probabilities.argmax(axis=1).tolist() == [MODALITIES.index("US")] * 3
+    np.testing.assert_allclose(result.probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert result.masks is None and set(result.seconds) == {"encode", "decode", "resize"}
+
+
+@pytest.mark.parametrize("count", [64, 1000])
+def test_many_boxes_need_one_encoding(make_backend, count):
+    corners = np.random.default_rng(0).integers(0, [100, 40], (count, 2))
+    boxes = np.concatenate([corners, corners + 20], axis=1)
+    backend = make_backend()
+    result = BoxSegmenter(backend, overlap="last").segment_picture(picture((0, 0, 125, 63)), boxes, "US")
+    assert len(backend.encoded) == 1 and sum(len(call.boxes) for call in backend.decoded) == count
+    assert result.iou.shape == (count,) and result.labels.dtype == (np.uint8 if count < 256 else np.uint16)
+    expected = np.zeros(SIZE, int)
+    for k, (x_min, y_min, x_max, y_max) in enumerate(boxes, start=1):
+        expected[y_min : y_max + 1, x_min : x_max + 1] = k
+    np.testing.assert_array_equal(result.labels, expected)
+
+
+@pytest.mark.parametrize("picture_or_volume", ["picture", "volume"])
+@pytest.mark.parametrize("uses_modality", [True, False])
+def test_unknown_modality_is_told_by_the_classifier(make_backend, picture_or_volume, uses_modality):
+    backend = make_backend(likely="OCT", uses_modality=uses_modality)
+    segmenter, image = BoxSegmenter(backend), picture((10, 8, 30, 20))
+    if picture_or_volume == "picture":
+        result = segmenter.segment_picture(image, np.array([[8, 6, 32, 22]]))
+    else:
+        result = segmenter.segment_volume(np.stack([image] * 3), np.array([[8, 6, 0, 32, 22, 2]]))
+    asked = [call.modality for call in backend.decoded]
+    if uses_modality:
+        assert result.modality == "OCT" and asked[0] == -1 and set(asked[1:]) == {modality_index("OCT")}
+        assert len(asked) == (2 if picture_or_volume == "picture" else 4)
+        assert result.probabilities.shape == (1, len(MODALITIES))
+    else:
+        assert result.modality is None and result.probabilities is None and set(asked) == {-1}
+    assert len(backend.encoded) == (1 if picture_or_volume == "picture" else 3)
+
+
+def test_network_without_modality_is_not_prompted_with_one(make_backend):
+    backend = make_backend(uses_modality=False)
+    result = BoxSegmenter(backend).segment_picture(picture(), np.array([[8, 6, 32, 22]]), "US")
+    assert result.modality is None and backend.decoded[0].modality == -1
+
+
+def test_volume_is_followed_from_the_middle_to_both_ends(make_backend):
     objects = {z: (40 - 2 * z, 20, 60 + 2 * z, 40) for z in range(1, 6)}
-    data, network = volume(7, objects), Threshold(modality=True)
-    result = BoxSegmenter().segment_volume(network, data, np.array([[20, 10, 1, 80, 50, 5]]), "CT")
+    data, backend = volume(7, objects), make_backend()
+    result = BoxSegmenter(backend).segment_volume(data, np.array([[20, 10, 1, 80, 50, 5]]), "CT")
     np.testing.assert_array_equal(result.labels, (data > 100).astype(np.uint8))  # slices 1 to 5, both ends included
     margin = NEXT_SLICE_MARGIN / 2
 
@@ -142,84 +103,138 @@ def test_volume_is_followed_from_the_middle_to_both_ends():
         return [max(x_min - margin, 20), y_min - margin, min(x_max + margin, 80), y_max + margin]
 
     # slices 3, 4, 5, then 2, 1: each with the box of the mask before it, 2 again with that of the middle
-    expected = [[20, 10, 80, 50], grown(3), grown(4), grown(3), grown(2)]
-    np.testing.assert_allclose(native_boxes(network), expected, atol=1e-4)
-    assert len(network.encoded) == 5 and result.iou == pytest.approx(np.arange(5).mean() / 10)
-    assert result.modality.shape == (1, 11)
+    expected = [[[20, 10, 80, 50]], [grown(3)], [grown(4)], [grown(3)], [grown(2)]]
+    np.testing.assert_allclose(native_boxes(backend), expected, atol=1e-4)
+    assert len(backend.encoded) == 5 and result.probabilities.shape == (1, 11)
 
 
-def test_each_slice_is_encoded_once_for_all_boxes():
-    data, network = volume(6, {z: (40, 20, 60, 40) for z in range(6)}), Threshold()
-    boxes = np.array([[30, 10, 0, 70, 50, 3], [30, 10, 2, 70, 50, 5], [30, 10, 4, 50, 50, 4]])
-    result = BoxSegmenter().segment_volume(network, data, boxes)
-    assert len(network.encoded) == 6 and len(network.decoded) == 4 + 4 + 1
-    assert result.iou.shape == (3,) and result.labels.shape == data.shape
-    assert set(np.unique(result.labels[0])) == {0, 1} and set(np.unique(result.labels[5])) == {0, 2}
-
-
-def test_empty_mask_keeps_the_last_box():
+def test_empty_mask_keeps_the_last_box(make_backend):
     objects = {2: (40, 20, 60, 40), 4: (42, 22, 58, 38)}  # nothing on slice 3
-    network = Threshold()
-    result = BoxSegmenter().segment_volume(network, volume(5, objects), np.array([[20, 10, 0, 80, 50, 4]]))
-    middle = [37.5, 17.5, 62.5, 42.5]
-    np.testing.assert_allclose(native_boxes(network), [[20, 10, 80, 50], middle, middle, middle, middle], atol=1e-4)
+    backend = make_backend()
+    result = BoxSegmenter(backend).segment_volume(volume(5, objects), np.array([[20, 10, 0, 80, 50, 4]]), "CT")
+    middle = [[37.5, 17.5, 62.5, 42.5]]
+    np.testing.assert_allclose(native_boxes(backend), [[[20, 10, 80, 50]], middle, middle, middle, middle], atol=1e-4)
     assert [bool(plane.any()) for plane in result.labels] == [False, False, True, False, True]
 
 
-def test_nothing_at_all_keeps_the_given_box():
-    network = Threshold()
-    result = BoxSegmenter().segment_volume(network, volume(3, {}), np.array([[20, 10, 0, 80, 50, 2]]))
-    assert not result.labels.any() and native_boxes(network) == [[20, 10, 80, 50]] * 3
+def test_nothing_at_all_keeps_the_given_box(make_backend):
+    backend = make_backend()
+    result = BoxSegmenter(backend).segment_volume(volume(3, {}), np.array([[20, 10, 0, 80, 50, 2]]), "CT")
+    assert not result.labels.any() and native_boxes(backend) == [[[20, 10, 80, 50]]] * 3
 
 
-def test_mask_outside_the_given_box_keeps_the_last_box():
-    network = Threshold(inside=False)
+def test_mask_outside_the_given_box_keeps_the_last_box(make_backend):
+    backend = make_backend(reach=300)
     data = volume(3, {z: (100, 20, 120, 40) for z in range(3)})
-    BoxSegmenter().segment_volume(network, data, np.array([[10, 10, 0, 40, 50, 2]]))
-    assert native_boxes(network) == [[10, 10, 40, 50]] * 3
+    BoxSegmenter(backend).segment_volume(data, np.array([[10, 10, 0, 40, 50, 2]]), "CT")
+    assert native_boxes(backend) == [[[10, 10, 40, 50]]] * 3
 
 
-@pytest.mark.parametrize("names", [["MRI"], [""], None])
-def test_as_engines_call_it(names):
-    segmenter, index = BoxSegmenter(), [-1] if not names or not names[0] else [1]
-    image = picture((10, 8, 30, 20))
-    network = Threshold()
-    found = segmenter(torch.from_numpy(image)[None], network, torch.tensor([[[8.0, 6, 32, 22]]]), names)
-    assert found.dtype == torch.int32 and found.shape == (1, *SIZE)
-    np.testing.assert_array_equal(found[0], image > 0)
-    boxes = torch.tensor([[[8.0, 6, 0, 32, 22, 1]]])
-    found = segmenter(torch.from_numpy(np.stack([image] * 3))[None], network, boxes, names)
-    assert found.shape == (1, 3, *SIZE) and found.sum(dim=(2, 3)).tolist() == [[273, 273, 0]]
-    assert all(call.modality.tolist() == index for call in network.decoded)
+def slow_reference(backend, data, boxes, modality, overlap, follow):
+    """Box by box, from the middle outwards, every slice encoded anew; then the overlaps, pixel rule by pixel rule."""
+    masks, ranks, ious = np.zeros((len(boxes), *data.shape[:3]), bool), {}, []
+    for k, box in enumerate(boxes):
+        given, low, high = box[[0, 1, 3, 4]], int(box[2]), int(box[5])
+        middle = (low + high) // 2
+        found, prompts = [], {middle: given}
+        for z in [*range(middle, high + 1), *range(middle - 1, low - 1, -1)]:
+            image = data[z] if data.ndim == 4 else np.repeat(data[z][..., None], 3, axis=2)
+            image = image.transpose(2, 0, 1)
+            frame = Frame(*image.shape[1:])
+            crops = crop_box(image, prompts[z], 64)[None]
+            (embedding,) = backend.encode(frame.image_to_frame(image)[None])
+            prompt = frame.boxes_to_frame(prompts[z][None]).astype(np.float32)
+            decoded = backend.decode(embedding, prompt, modality_index(modality), crops, None)
+            logits = frame.logits_to_native(decoded.mask_logits)[0]
+            found.append(decoded.iou[0])
+            masks[k, z], ranks[k, z] = logits > 0, logits
+            following = prompts[z]
+            ys, xs = np.nonzero(logits > 0)
+            if len(xs) and follow:
+                margin = NEXT_SLICE_MARGIN / frame.scale
+                grown = [
+                    max(xs.min() - margin, given[0]),
+                    max(ys.min() - margin, given[1]),
+                    min(xs.max() + margin, given[2]),
+                    min(ys.max() + margin, given[3]),
+                ]
+                if grown[0] < grown[2] and grown[1] < grown[3]:
+                    following = np.array(grown)
+            for after in (z + 1, z - 1):
+                prompts.setdefault(after, following)
+        ious.append(np.mean(found))
+    labels = np.zeros(data.shape[:3], int)
+    for z, y, x in zip(*np.nonzero(masks.any(axis=0)), strict=True):
+        inside = [k for k in range(len(boxes)) if masks[k, z, y, x]]
+        keys = {"logit": lambda k: -ranks[k, z][y, x], "smaller": lambda k: masks[k, z].sum(), "last": lambda k: -k}
+        labels[z, y, x] = min(inside, key=keys[overlap]) + 1
+    return masks, labels, np.array(ious)
 
 
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        (np.array([[0, 255]], np.uint8), [[0, 255]]),
-        (np.array([[0, 255]], np.int64), [[0, 255]]),
-        (np.array([[0.4, 254.6]]), [[0, 255]]),
-    ],
-)
-def test_uint8(image, expected):
-    found = as_uint8(image, "a.png")
-    assert found.dtype == np.uint8 and found.tolist() == expected
+def random_volume(rng, depth=9, colour=False):
+    """Bright ellipses that wander, appear and vanish, with noise."""
+    z, y, x = np.mgrid[:depth, :24, :40]
+    image = rng.uniform(0, 60, (depth, 24, 40))
+    for _ in range(5):
+        centre, radius = rng.uniform([0, 4, 4], [depth, 20, 36]), rng.uniform([1.5, 3, 3], [4, 8, 12])
+        drift = rng.uniform(-1.5, 1.5)
+        inside = ((z - centre[0]) / radius[0]) ** 2 + ((y - centre[1] - drift * (z - centre[0])) / radius[1]) ** 2
+        image[inside + ((x - centre[2]) / radius[2]) ** 2 < 1] += rng.uniform(120, 195)
+    image = image.astype(np.uint8)
+    return np.stack([image, image[::-1], image], axis=-1) if colour else image
 
 
-@pytest.mark.parametrize(
-    ("image", "found"),
-    [
-        (np.array([[0, 256]]), "int64 values 0 to 256"),
-        (np.array([[-1.0, 2]]), "float64 values -1.0 to 2.0"),
-        (np.array([[0, np.nan]]), "float64 values nan to nan"),
-        (np.array([[0, np.inf]], np.float32), "float32 values 0.0 to inf"),
-        (np.array([["a"]]), "<U1 values"),
-        (np.array([[1j]]), "complex128 values"),
-        (np.array([[True]]), "bool values"),
-        (np.zeros((0, 4), np.uint8), "shape (0, 4)"),
-    ],
-)
-def test_not_uint8(image, found):
-    with pytest.raises(InputError) as error:
-        as_uint8(image, "a.png")
-    assert str(error.value).startswith(f"a.png: image: found {found}; allowed: ")
+def random_boxes(rng, count, depth=9):
+    low = rng.integers([0, 0, 0], [28, 14, depth], (count, 3))
+    high = np.minimum(low + rng.integers([5, 5, 0], [20, 12, depth], (count, 3)), [39, 23, depth - 1])
+    return np.concatenate([low, high], axis=1).astype(float)
+
+
+@pytest.mark.parametrize("overlap", ["logit", "smaller", "last"])
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize(("seed", "kept", "at_once"), [(0, 64, 4), (1, 0, 1), (2, 1, 3)])
+def test_volume_against_a_slow_reference(make_backend, overlap, follow, seed, kept, at_once):
+    rng = np.random.default_rng(seed)
+    data = random_volume(rng, colour=seed == 2)
+    boxes = random_boxes(rng, 6)
+    boxes[0, [2, 5]], boxes[1, [2, 5]], boxes[2, [2, 5]] = (0, 8), (0, 0), (8, 8)  # all, the first, the last slice
+    options = {"slices_kept": kept, "slices_at_once": at_once, "boxes_at_once": 2}
+    segmenter = BoxSegmenter(make_backend(reach=6), overlap=overlap, keep_masks=True, **options)
+    found = segmenter.segment_volume(data, boxes, "MR", follow=follow)
+    masks, labels, iou = slow_reference(make_backend(reach=6), data, boxes, "MR", overlap, follow)
+    assert masks.any(axis=(1, 2, 3)).sum() >= 4 and (masks.sum(axis=0) > 1).any()
+    np.testing.assert_array_equal(np.stack(list(found.masks)), masks)
+    assert [found.masks.area(k) for k in range(6)] == masks.sum(axis=(1, 2, 3)).tolist()
+    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_allclose(found.iou, iou, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kept", [0, 2, 64])
+def test_each_slice_is_encoded_once_unless_too_many_are_to_be_kept(make_backend, kept):
+    rng = np.random.default_rng(3)
+    data, backend = random_volume(rng, depth=30), make_backend()
+    boxes = np.concatenate([random_boxes(rng, 62, depth=30), [[0, 0, 0, 39, 23, 29], [3, 3, 10, 30, 20, 29]]])
+    segmenter = BoxSegmenter(backend, slices_kept=kept)
+    segmenter.segment_volume(data, boxes)
+    counts = np.unique(backend.encoded, return_counts=True)[1]
+    assert len(counts) == 30 and (counts.max() == 1 if kept == 64 else counts.max() == 2)
+    backend.encoded.clear()
+    segmenter.segment_volume(data, boxes, follow=False)
+    assert len(backend.encoded) == 30
+
+
+def test_one_slice(make_backend):
+    found = BoxSegmenter(make_backend()).segment_volume(
+        picture((10, 8, 30, 20))[None], np.array([[8, 6, 0, 32, 22, 0]])
+    )
+    assert found.labels.shape == (1, *SIZE) and found.labels.sum() == 21 * 13
+
+
+def test_constant_image(make_backend):
+    found = BoxSegmenter(make_backend()).segment_picture(np.full(SIZE, 7, np.uint8), np.array([[8, 6, 32, 22]]))
+    assert not found.labels.any() and np.isfinite(found.iou).all()
+
+
+def test_unknown_overlap(make_backend):
+    with pytest.raises(InputError, match="overlap: found 'first'; allowed: logit, smaller, last"):
+        BoxSegmenter(make_backend(), overlap="first")

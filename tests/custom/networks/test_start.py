@@ -75,3 +75,12 @@ def test_errors(tmp_path):
         start_network(MCPMedSAM(), tmp_path / "missing.pt")
     with pytest.raises(InputError, match="clip: /no/folder"):
         start_network(MCPMedSAM(), "lite_medsam", "/no/folder")
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_components_of_the_checkpoint_or_of_the_training(keep, tmp_path):
+    trained = PromptComponents(clip_text=False, clip_image=False, content_cnn=False)
+    path = saved(MCPMedSAM(clip_text=False, clip_image=False, content_cnn=False), tmp_path / "model.pt")
+    network = MCPMedSAM(clip_text=False, clip_image=False)
+    start_network(network, path, keep_components=keep)
+    assert network.components == (PromptComponents(clip_text=False, clip_image=False) if keep else trained)

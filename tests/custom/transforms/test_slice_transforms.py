@@ -4,16 +4,16 @@ import torch
 from monai.transforms import Compose, RandFlipd
 
 from custom.errors import InputError
+from custom.images.frame import Frame, crop_box
 from custom.transforms import (
     Boxd,
     CropBoxesd,
-    Frame,
     LoadSliced,
     PickMasksd,
     RandBoxd,
     RestoreMasksd,
     ToFramed,
-    crop_box,
+    masks_to_frame,
     tight_boxes,
 )
 
@@ -160,8 +160,8 @@ def test_image_mask_box_and_crop_agree(tmp_path, arrays, flips, z):
     native = (found["boxes"] + 0.5) / frame.scale - 0.5
     image = torch.from_numpy(flipped[0][z]).expand(3, -1, -1)
     for box, crop, clip_crop in zip(native, found["crop"], found["clip_crop"], strict=True):
-        torch.testing.assert_close(crop, crop_box(image, box, 64))
-        torch.testing.assert_close(clip_crop, crop_box(image, box, 224))
+        torch.testing.assert_close(crop, torch.from_numpy(crop_box(image.numpy(), box.numpy(), 64)))
+        torch.testing.assert_close(clip_crop, torch.from_numpy(crop_box(image.numpy(), box.numpy(), 224)))
     masks = torch.from_numpy(flipped[1][z].astype(np.int32)) == torch.tensor(ids)[:, None, None]
     tight = tight_boxes(masks)
     assert (native[:, :2] <= tight[:, :2] + 1e-3).all() and (native[:, 2:] >= tight[:, 2:] - 1e-3).all()
@@ -171,7 +171,7 @@ def test_image_mask_box_and_crop_agree(tmp_path, arrays, flips, z):
 
 def test_restore(arrays):
     label = torch.from_numpy((arrays[1][2] == 7)[None].astype(np.uint8))
-    logits = Frame(HEIGHT, WIDTH).masks_to_frame(label).float() - 0.5
+    logits = masks_to_frame(label, Frame(HEIGHT, WIDTH)).float() - 0.5
     facts = {"case": "a", "slice": torch.tensor(2), "modality": "CT", "dimension": torch.tensor(3)}
     item = facts | {"spacing": torch.tensor([5.0, 0.5, 0.5]), "label": label, "pred": logits}
     result = RestoreMasksd("pred")(item)["result"]

@@ -1,6 +1,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 
 from custom.errors import InputError
 from data_prep.readers.base import safe_name
@@ -36,6 +37,27 @@ def test_nifti_case(manifest):
     assert (case.modality, case.dimension, case.spacing) == ("MR", 3, (5.0, 3.0, 2.0))
     np.testing.assert_array_equal(case.image, data.transpose(2, 1, 0))
     np.testing.assert_array_equal(case.label, (data % 3).transpose(2, 1, 0))
+    np.testing.assert_array_equal(case.geometry.affine, affine)
+    assert reader.sources()[0].files == (case.image_file, case.label_file)
+    nib.save(
+        nib.Nifti1Image((data % 3).astype(np.uint8), affine + np.eye(4)[:, [3, 0, 1, 2]]), root / "MRI" / "l.nii.gz"
+    )
+    with pytest.raises(InputError, match=r"l\.nii\.gz: affine"):
+        reader.load(reader.sources()[0])
+
+
+def test_tiff_stack_case(manifest):
+    root, add = manifest
+    add("v", None, None, modality="Microscopy", image="v.tif", label="l.tif")
+    stack = np.arange(60, dtype=np.uint16).reshape(3, 4, 5)
+    told = {"axes": "ZYX", "spacing": 2.0, "unit": "um"}
+    tifffile.imwrite(root / "Microscopy/v.tif", stack, imagej=True, metadata=told, resolution=(4, 2))
+    tifffile.imwrite(root / "Microscopy/l.tif", stack // 40, photometric="minisblack")
+    reader = ManifestReader(root)
+    case = reader.load(reader.sources()[0])
+    assert case.dimension == 3 and case.spacing == (0.002, 0.0005, 0.00025) and case.geometry is None
+    np.testing.assert_array_equal(case.image, stack)
+    np.testing.assert_array_equal(case.label, stack // 40)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ def load(folder, name="2D_US_Set_1", **arrays):
     path = folder / "deep" / f"{name}.npz"
     path.parent.mkdir(exist_ok=True)
     np.savez(path, **arrays)
-    reader = NpzReader(folder, val_fraction=0)
+    reader = NpzReader(folder)
     (source,) = reader.sources()
+    assert source.files == (str(path),)
     return reader.load(source)
 
 
@@ -24,7 +25,7 @@ def test_picture(tmp_path, imgs):
     assert (case.name, case.modality, case.dataset, case.dimension) == ("2D_US_Set_1", "US", "Set", 2)
     np.testing.assert_array_equal(case.image, imgs[None])
     np.testing.assert_array_equal(case.label, GTS[None])
-    assert case.spacing is None and not case.instance and case.split == "train"
+    assert case.spacing is None and not case.instance and case.split is None
 
 
 def test_volume_spacing_is_turned_to_zyx(tmp_path):
@@ -66,25 +67,6 @@ def test_corrupt_file(tmp_path):
     reader = NpzReader(tmp_path)
     with pytest.raises(InputError, match=r"2D_US_a\.npz: file"):
         reader.load(reader.sources()[0])
-
-
-def test_split_is_by_name_and_grows_with_the_fraction(tmp_path):
-    for n in range(200):
-        np.savez(tmp_path / f"2D_US_Set_{n}.npz", imgs=IMGS, gts=GTS)
-
-    def chosen(fraction):
-        reader = NpzReader(tmp_path, val_fraction=fraction)
-        return {s.name for s in reader.sources() if reader.load(s).split == "val"}
-
-    assert not chosen(0) and len(chosen(1)) == 200
-    assert chosen(0.1) < chosen(0.4)
-    assert 8 <= len(chosen(0.1)) <= 35 and 55 <= len(chosen(0.4)) <= 105
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1.1, "a", True, float("nan")])
-def test_bad_fraction(tmp_path, fraction):
-    with pytest.raises(InputError, match="val_fraction"):
-        NpzReader(tmp_path, val_fraction=fraction)
 
 
 def test_no_source(tmp_path):

@@ -1,0 +1,25 @@
+"""What a data worker does when it starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+
+def ignore_stop_signals(_: int) -> None:
+    """Leave SIGINT and SIGTERM to the main process: ``worker_init_fn`` of a data loader.
+
+    Ctrl-C and most schedulers signal every process of a job. The main process finishes its step and saves, and for
+    that its workers have to live on; they end when the main process itself tells them to.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -1,0 +1,1 @@
+"""Export the network for OpenVINO: ``python -m custom.export``. Reading an exported folder needs no PyTorch."""

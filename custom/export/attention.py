@@ -1,0 +1,134 @@
+"""The two-way transformer as it is exported: its large projections fold into the few tokens.
+
+In every attention between tokens and image, one side has T (at most nine) tokens and the other 4096 positions. A score
+is (A t) . (B x) = (B' A t) . x, with B' the transpose: projecting each token once for every head costs less than
+projecting all positions, and the products run over the image as it is. Likewise for the values and the output.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from custom.export.layers import linear
+from custom.networks.two_way_transformer import Attention, TwoWayBlock, TwoWayTransformer
+
+
+class TwoWayGraph(nn.Module):
+    """``TwoWayTransformer`` on tokens.
+
+    Args:
+        transformer: the network's.
+        answers: the tokens that are wanted.
+    """
+
+    def __init__(self, transformer: TwoWayTransformer, *, answers: list[int]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(_TwoWayBlock(block) for block in transformer.blocks)
+        self.final, self.norm = _TokensToImage(transformer.final_attn_token_to_image), transformer.norm_final
+        self.answers = answers
+
+    def forward(
+        self, tokens: torch.Tensor, image: torch.Tensor, image_pe: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Join image and prompts.
+
+        Args:
+            tokens: NxTxC.
+            image: NxLxC, or 1xLxC where all N boxes see the same.
+            image_pe: positional encoding, 1xLxC.
+
+        Returns:
+            the wanted tokens NxAxC and the image NxLxC.
+        """
+        token_pe = tokens
+        for block in self.blocks:
+            tokens, image = block(tokens, image, token_pe, image_pe)
+        tokens, token_pe = tokens[:, self.answers], token_pe[:, self.answers]
+        return self.norm(tokens + self.final(tokens + token_pe, image + image_pe, image)), image
+
+
+class _TwoWayBlock(nn.Module):
+    """``TwoWayBlock`` with folded attentions between tokens and image."""
+
+    def __init__(self, block: TwoWayBlock) -> None:
+        super().__init__()
+        self.first, self.self_attn, self.mlp = block.first, block.self_attn, block.mlp
+        self.norm1, self.norm2, self.norm3, self.norm4 = block.norm1, block.norm2, block.norm3, block.norm4
+        self.to_image = _TokensToImage(block.cross_attn_token_to_image)
+        self.to_tokens = _ImageToTokens(block.cross_attn_image_to_token)
+
+    def forward(
+        self, tokens: torch.Tensor, image: torch.Tensor, token_pe: torch.Tensor, image_pe: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.first:
+            tokens = self.self_attn(tokens, tokens, tokens)
+        else:
+            queries = tokens + token_pe
+            tokens = tokens + self.self_attn(queries, queries, tokens)
+        tokens = self.norm1(tokens)
+        placed = image + image_pe
+        tokens = self.norm2(tokens + self.to_image(tokens + token_pe, placed, image))
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        return tokens, self.norm4(image + self.to_tokens(placed, tokens + token_pe, tokens))
+
+
+class _TokensToImage(nn.Module):
+    """Attention from T tokens to L positions, keys and values not projected.
+
+    The bias of the keys adds the same to all scores of a token and falls out of the softmax; the bias of the values
+    passes through it, since its weights sum to one, and joins the output's.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        size = attention.q_proj.out_features // self.heads
+        self.query = linear(attention.q_proj.weight * size**-0.5, attention.q_proj.bias * size**-0.5)
+        self.register_buffer("key", attention.k_proj.weight.detach().unflatten(0, (self.heads, size)))  # HxDxC
+        value = attention.v_proj.weight.detach().unflatten(0, (self.heads, size))
+        self.register_buffer("value", value.transpose(1, 2).contiguous())  # HxCxD
+        out = attention.out_proj
+        self.out = linear(out.weight, out.bias + out.weight @ attention.v_proj.bias)
+
+    def forward(self, tokens: torch.Tensor, placed: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Attend: tokens NxTxC; image with and without its encoding, NxLxC or 1xLxC; returns NxTxC."""
+        query = self.query(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2) @ self.key  # NxTxHD -> NxHxTxC
+        weights = _shared(query.flatten(1, 2), placed.transpose(1, 2)).softmax(dim=2)  # NxHTxL
+        seen = _shared(weights, image).unflatten(1, (self.heads, -1)) @ self.value  # NxHTxC -> NxHxTxD
+        return self.out(seen.transpose(1, 2).flatten(2))  # NxHxTxD -> NxTxHD
+
+
+class _ImageToTokens(nn.Module):
+    """Attention from L positions to T tokens, queries and output not projected."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        size = attention.q_proj.out_features // self.heads
+        self.key = linear(attention.k_proj.weight * size**-0.5, attention.k_proj.bias * size**-0.5)
+        self.value = attention.v_proj
+        query, out = attention.q_proj, attention.out_proj
+        self.register_buffer("query", query.weight.detach().unflatten(0, (self.heads, size)))  # HxDxC
+        self.register_buffer("query_bias", query.bias.detach().unflatten(0, (self.heads, size)).unsqueeze(2))  # HxDx1
+        self.register_buffer("out", out.weight.detach().t().unflatten(0, (self.heads, size)))  # HxDxC
+        self.register_buffer("out_bias", out.bias.detach() / self.heads)  # each head's weights sum to one
+
+    def _split(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # NxTxHD -> NxHxTxD
+
+    def forward(self, placed: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Attend: image with its encoding NxLxC or 1xLxC, tokens with and without theirs NxTxC; returns NxLxC."""
+        key = self._split(self.key(keys))
+        scores = _shared((key @ self.query).flatten(1, 2), placed.transpose(1, 2))  # NxHTxL
+        scores = scores.unflatten(1, (self.heads, -1)) + key @ self.query_bias  # NxHxTxL
+        weights = scores.softmax(dim=2).flatten(1, 2)
+        value = (self._split(self.value(values)) @ self.out + self.out_bias).flatten(1, 2)  # NxHTxC
+        return weights.transpose(1, 2) @ value
+
+
+def _shared(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Multiply NxRxK by NxKxC, or by 1xKxC in one product."""
+    if columns.shape[0] != 1:
+        return rows @ columns
+    return (rows.flatten(0, 1) @ columns[0]).unflatten(0, (-1, rows.shape[1]))

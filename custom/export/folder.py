@@ -1,0 +1,112 @@
+"""A folder with an exported network: ``encoder`` and ``decoder`` as .xml and .bin, and ``model.json`` that tells of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from os import PathLike
+from pathlib import Path
+
+from custom.errors import InputError
+
+FORMAT, VERSION = "mcp-medsam-openvino", 1
+DESCRIPTION = "model.json"
+PRECISIONS = ("f32", "bf16", "int8")
+_ALLOWED_FOLDER = "a folder that `python -m custom.export` wrote"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What ``model.json`` tells.
+
+    Attributes:
+        checkpoint: name of the weights' file.
+        digest: first 16 hexadecimal digits of that file's SHA-256.
+        precision: "f32", "bf16" (the same graphs, run in bfloat16) or "int8" (quantised).
+        components: the prompt components and whether each is on.
+        modalities: names in the order of their indices.
+        crop_size: side of the crops the content CNN takes, pixels.
+        clip_width: width of CLIP's image features.
+        graphs: for "encoder" and "decoder" the shapes of their "inputs" and "outputs" by name, -1 where free.
+        made_with: versions of the packages that made it.
+    """
+
+    checkpoint: str
+    digest: str
+    precision: str
+    components: Mapping[str, bool]
+    modalities: tuple[str, ...]
+    crop_size: int
+    clip_width: int
+    graphs: Mapping[str, Mapping[str, Mapping[str, list[int]]]]
+    made_with: Mapping[str, str]
+
+    @property
+    def uses_modality(self) -> bool:
+        """Whether a modality prompts the network."""
+        return self.components["clip_text"] or self.components["modality_embedding"]
+
+
+def read_description(folder: str | PathLike[str]) -> Description:
+    """Read ``model.json``.
+
+    Raises:
+        InputError: no such folder or file, or not of this format and version.
+    """
+    path = Path(folder) / DESCRIPTION
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(folder, "model", error.strerror or "no such file", _ALLOWED_FOLDER) from None
+    except ValueError as error:
+        raise InputError(path, "file", f"no JSON ({error})", _ALLOWED_FOLDER) from None
+    found = (content.get("format"), content.get("version")) if isinstance(content, dict) else type(content).__name__
+    if found != (FORMAT, VERSION):
+        raise InputError(path, "format, version", found, f"{(FORMAT, VERSION)}; export the checkpoint again")
+    names = [field.name for field in fields(Description)]
+    missing = [name for name in names if name not in content]
+    if missing:
+        raise InputError(path, missing[0], "nothing", "a value")
+    values = {name: content[name] for name in names}
+    return Description(**values | {"modalities": tuple(values["modalities"])})
+
+
+def write_folder(out: str | PathLike[str], description: Description, write: Callable[[Path], None]) -> None:
+    """Fill a folder with what ``write`` puts there and the description, whole or not at all.
+
+    An exported folder of that name is replaced when the new one is complete; after an error it stays as it is.
+
+    Raises:
+        InputError: the name is taken by something else.
+    """
+    folder = Path(os.path.abspath(out))
+    check_out(folder)
+    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("partial", "old"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.mkdir()
+        write(partial)
+        content = {"format": FORMAT, "version": VERSION} | asdict(description)
+        (partial / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if folder.is_dir():
+            os.rename(folder, old)
+        os.rename(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_out(out: str | PathLike[str]) -> None:
+    """Refuse to replace anything but an exported or an empty folder.
+
+    Raises:
+        InputError: the name is taken by something else.
+    """
+    folder = Path(out)
+    if folder.is_dir() and not any(folder.iterdir()) or not folder.exists():
+        return
+    if not (folder / DESCRIPTION).is_file():
+        raise InputError(folder, "out", "something else there", "a new or empty folder, or an exported one to replace")

@@ -1,0 +1,27 @@
+"""Read a value of the device without making the device wait."""
+
+from __future__ import annotations
+
+import torch
+
+
+class HostCopy:
+    """A scalar on its way from the device to the host; read it a step later, when it is long there.
+
+    ``Tensor.item`` waits for everything the device was given since, this only for the copy.
+
+    Args:
+        value: a scalar tensor on any device.
+    """
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self._value = value.detach().to("cpu", non_blocking=True)  # into pinned memory
+        self._copied = torch.cuda.Event() if value.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def read(self) -> float:
+        """Return the value, once the copy is there."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._value.item()

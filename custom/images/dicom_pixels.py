@@ -1,0 +1,90 @@
+"""Decode the pixels of one DICOM file to grey values or RGB."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+
+from custom.errors import InputError
+from custom.images.decoding import decoding
+from custom.images.dicom_planes import frame_group
+
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_SYNTAXES = "intact data: uncompressed, RLE, JPEG of 8 bits, lossless JPEG, JPEG-LS or JPEG 2000"
+
+
+def read_frames(path: str) -> list[np.ndarray]:
+    """Read the frames of a file.
+
+    - Grey: (H, W), stored value x rescale slope + intercept of that frame (or its modality table), so HU for CT; an
+      integer dtype where slope and intercept are whole, else float32. MONOCHROME1 is inverted within the stored
+      range, so that bright is always bright.
+    - Colour (RGB, YBR, palette): (H, W, 3) RGB, stored dtype, a palette uint8.
+
+    Raises:
+        InputError: there are no pixels, the transfer syntax has no decoder here, or the bytes are corrupt.
+    """
+    with decoding(path, "DICOM file"):
+        dataset = dcmread(path)
+        if not any(keyword in dataset for keyword in _PIXELS):
+            raise InputError(path, "PixelData", "nothing", "an image with pixels")
+        count = int(dataset.get("NumberOfFrames") or 1)
+        if dataset.get("TotalPixelMatrixColumns") and count > 1:
+            raise InputError(path, "TotalPixelMatrixColumns", "a tiled image", "an image in one piece")
+        array = _decoded(dataset, path)
+        frames = array.reshape(count, *array.shape[array.ndim - _depth(dataset, path) :])  # [F]xHxW[x3] -> FxHxW[x3]
+        return [_values(frame, dataset, number) for number, frame in enumerate(frames, 1)]
+
+
+def _decoded(dataset: Dataset, path: str) -> np.ndarray:
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None:
+        raise InputError(path, "TransferSyntaxUID", "nothing", "a transfer syntax")
+    try:
+        return pixel_array(dataset)
+    except (NotImplementedError, RuntimeError) as error:  # no decoder at all, none installed, or all of them failed
+        found = f"{syntax} ({syntax.name}), which cannot be decoded ({' '.join(str(error).split())[:200]})"
+        raise InputError(path, "TransferSyntaxUID", found, _SYNTAXES) from error
+
+
+def _depth(dataset: Dataset, path: str) -> int:
+    """Return the number of dimensions of one frame."""
+    samples = int(dataset.get("SamplesPerPixel") or 1)
+    if samples not in (1, 3):
+        raise InputError(path, "SamplesPerPixel", samples, "1, 3")
+    return 2 if samples == 1 else 3
+
+
+def _values(frame: np.ndarray, dataset: Dataset, number: int) -> np.ndarray:
+    if frame.ndim == 3:
+        return frame
+    kind = dataset.get("PhotometricInterpretation")
+    if kind == "PALETTE COLOR":
+        colour = apply_color_lut(frame, dataset)
+        return colour if colour.itemsize == 1 else (colour >> 8).astype(np.uint8)
+    if kind == "MONOCHROME1" and frame.dtype.kind in "ui":
+        # Lowest + highest stored value: 2^bits - 1 unsigned, -1 signed; in the frame's own dtype.
+        frame = (1 << int(dataset.BitsStored)) - 1 - frame if frame.dtype.kind == "u" else -1 - frame
+    if dataset.get("ModalityLUTSequence"):
+        return apply_modality_lut(frame, dataset)
+    return _rescale(frame, *_slope_and_intercept(dataset, number))
+
+
+def _slope_and_intercept(dataset: Dataset, number: int) -> tuple[float, float]:
+    group = frame_group(dataset, number, "PixelValueTransformationSequence") or dataset
+    slope, intercept = group.get("RescaleSlope"), group.get("RescaleIntercept")
+    return (1.0 if slope is None else float(slope)), (0.0 if intercept is None else float(intercept))
+
+
+def _rescale(frame: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    if (slope, intercept) == (1.0, 0.0):
+        return frame
+    if frame.dtype.kind == "f" or slope != int(slope) or intercept != int(intercept):
+        return (frame * slope + intercept).astype(np.float32)
+    values = frame.astype(np.int64) * int(slope) + int(intercept)
+    for dtype in (np.int16, np.int32):
+        if np.iinfo(dtype).min <= values.min() and values.max() <= np.iinfo(dtype).max:
+            return values.astype(dtype)
+    return values

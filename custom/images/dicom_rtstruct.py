@@ -1,0 +1,146 @@
+"""Radiotherapy structure sets (RTSTRUCT): outlines in mm, filled on the grid of a series."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset, dcmread
+
+from custom.errors import InputError
+from custom.images.decoding import decoding
+from custom.images.dicom import DicomSeries
+from custom.images.dicom_files import text_of
+
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+_FLAT = 0.1  # slices: how far the points of one outline may lie apart
+_SAME_PLANE = 3  # digits of the slice number in which outlines of one plane agree
+_EDGE = 0.01  # pixels: centres so near to an outline lie on it; files round to hundredths of a mm
+
+
+@dataclass(frozen=True, eq=False)
+class _Patch:
+    """A filled plane of one structure: mask (h, w) whose first pixel is (row, column) of slice z."""
+
+    z: int
+    row: int
+    column: int
+    mask: np.ndarray
+
+
+def read_rtstruct(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, dict[int, str]]:
+    """Fill the closed outlines of an RTSTRUCT on the grid of a series.
+
+    A pixel belongs to a structure if its centre lies inside or on the outlines of one plane by the even-odd rule, so
+    an outline within another one is a hole, and keyholes need no care; outlines through pixel centres keep those
+    pixels. Outlines between two slices go to the nearer one. Where structures overlap, the smaller one lies on top.
+    Structures without closed outlines (points, open lines) are left out. Tags: DICOM PS3.3, C.8.8.5 and C.8.8.6.
+
+    Args:
+        path: the RTSTRUCT file.
+        series: the images it was drawn on.
+
+    Returns:
+        (Z, H, W) uint8 or uint16, canonical; id -> ROIName. Ids are 1..n in the order of StructureSetROISequence.
+
+    Raises:
+        InputError: the file cannot be read; a structure lies in another frame of reference, an outline outside of
+            the stack (more than half a gap beyond its ends) or across slices; or no structure has closed outlines.
+    """
+    path = str(path)
+    if series.geometry is None:
+        raise InputError(path, "series", "images without a position", "a volume, which outlines in mm can be drawn on")
+    names: dict[int, str] = {}
+    patches: dict[int, list[_Patch]] = {}
+    with decoding(path, "DICOM RTSTRUCT"):
+        dataset = dcmread(path)
+        outlines = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or []}
+        for roi in dataset.get("StructureSetROISequence") or []:
+            number = int(roi.ROINumber)
+            contours = _closed(outlines.get(number))
+            if not contours:
+                continue
+            name = text_of(roi, "ROIName").strip() or f"structure {number}"
+            _check_frame(path, roi, name, series)
+            i = len(names) + 1
+            names[i], patches[i] = name, _fill(path, contours, name, series)
+    if not names:
+        raise InputError(path, "ROIContourSequence", "no closed outlines", "at least one CLOSED_PLANAR contour")
+    label = np.zeros(series.slices_shape, np.uint8 if len(names) <= np.iinfo(np.uint8).max else np.uint16)
+    sizes = {i: sum(int(patch.mask.sum()) for patch in found) for i, found in patches.items()}
+    for i in sorted(names, key=lambda i: (-sizes[i], i)):
+        for patch in patches[i]:
+            height, width = patch.mask.shape
+            label[patch.z, patch.row : patch.row + height, patch.column : patch.column + width][patch.mask] = i
+    return series.to_canonical(label), names
+
+
+def _closed(item: Dataset | None) -> list[Dataset]:
+    contours = [] if item is None else item.get("ContourSequence") or []
+    return [contour for contour in contours if contour.get("ContourGeometricType") in _CLOSED]
+
+
+def _check_frame(path: str, roi: Dataset, name: str, series: DicomSeries) -> None:
+    frame = text_of(roi, "ReferencedFrameOfReferenceUID")
+    if frame and series.frame_of_reference and frame != series.frame_of_reference:
+        allowed = f"{series.frame_of_reference} of series {series.uid}"
+        raise InputError(path, f"ReferencedFrameOfReferenceUID of {name!r}", frame, allowed)
+
+
+def _fill(path: str, contours: list[Dataset], name: str, series: DicomSeries) -> list[_Patch]:
+    slices, *size = series.slices_shape
+    planes = defaultdict(list)  # outlines of one plane make holes in each other, those of different planes do not
+    for contour in contours:
+        points = np.asarray(contour.ContourData, dtype=np.float64)
+        if points.size % 3 or not np.isfinite(points).all():
+            raise InputError(path, f"ContourData of {name!r}", f"{points.size} numbers", "x, y, z of every point")
+        points = points.reshape(-1, 3) * (-1, -1, 1)  # LPS -> RAS
+        points = np.linalg.solve(series.geometry.affine, np.c_[points, np.ones(len(points))].T)[:3].T  # column, row, z
+        place = points[:, 2]
+        if np.ptp(place) > _FLAT:
+            found = f"an outline of {name!r} that spans {np.ptp(place):.3g} slices"
+            raise InputError(path, "ContourData", found, "outlines parallel to the slices")
+        z = float(place.mean())
+        if not -0.5 <= z <= slices - 0.5:
+            found = f"an outline of {name!r} at slice number {z:.4g}"
+            raise InputError(path, "ContourData", found, f"-0.5 to {slices - 0.5}, half a gap beyond {slices} slices")
+        planes[round(z, _SAME_PLANE)].append(points[:, 1::-1])  # row, column
+    found = []
+    for z, outlines in planes.items():
+        corner, mask = fill_outlines(outlines, tuple(size))
+        if mask.any():
+            found.append(_Patch(min(int(np.floor(z + 0.5)), slices - 1), *corner, mask))
+    return found
+
+
+def fill_outlines(outlines: list[np.ndarray], size: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
+    """Fill closed outlines by the even-odd rule; pixels whose centre lies on one count as inside.
+
+    About ten times faster than ``skimage.draw.polygon``, which tests every pixel against every edge and knows no
+    holes; the outline of a body would take minutes.
+
+    Args:
+        outlines: each (n, 2), row and column; whole numbers are pixel centres.
+        size: (rows, columns) of the image; what lies outside of it is cut off.
+
+    Returns:
+        (row, column) of the first pixel of the mask, and the mask (h, w), cut to the outlines' bounding box.
+    """
+    ends = [(outline, np.roll(outline, -1, axis=0)) for outline in outlines]
+    first, last = (np.concatenate(side) for side in zip(*ends, strict=True))
+    low = np.clip(np.floor(first.min(axis=0)), 0, size).astype(int)
+    high = np.clip(np.ceil(first.max(axis=0)) + 1, low, size).astype(int)
+    height, width = high - low
+    mask = np.zeros((height, width), dtype=bool)
+    for shift in ((-_EDGE, -_EDGE), (-_EDGE, _EDGE), (_EDGE, -_EDGE), (_EDGE, _EDGE)):
+        (row0, column0), (row1, column1) = (first - low + shift).T, (last - low + shift).T
+        rows = np.arange(height)[:, None]
+        row, edge = np.nonzero((row0 <= rows) != (row1 <= rows))  # edges that the line of pixel centres crosses
+        slope = (column1 - column0)[edge] / (row1 - row0)[edge]
+        crossing = np.ceil(column0[edge] + (row - row0[edge]) * slope)
+        toggles = np.zeros((height, width + 1), np.int64)
+        np.add.at(toggles, (row, np.clip(crossing, 0, width).astype(int)), 1)
+        mask |= np.cumsum(toggles, axis=1)[:, :-1] % 2 == 1
+    return (int(low[0]), int(low[1])), mask

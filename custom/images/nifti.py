@@ -1,0 +1,127 @@
+"""NIfTI volumes, read into the canonical orientation and written back in the source's."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import io_orientation
+
+from custom.errors import InputError
+from custom.files import write_whole
+from custom.images.decoding import MAX_VOXELS, as_label, decoding
+from custom.images.geometry import Geometry
+
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+#: Part of a voxel by which the corners of a label may be off: rounding of a header's quaternion, not another place.
+GRID_TOLERANCE = 0.1
+_COMPRESSION = 6
+
+
+def is_nifti(path: str | Path) -> bool:
+    """Tell whether a file name ends like NIfTI."""
+    return str(path).lower().endswith(NIFTI_ENDINGS)
+
+
+def read_nifti(path: str | Path, *, channel: int | None = None) -> tuple[np.ndarray, Geometry]:
+    """Read a NIfTI volume in the canonical orientation of :class:`~custom.images.geometry.Geometry`.
+
+    A file without any orientation (``sform_code`` and ``qform_code`` 0) gets nibabel's default affine.
+
+    Args:
+        path: ``.nii`` or ``.nii.gz``; 2D or 3D, further axes of one entry are dropped.
+        channel: which volume of a 4D file to read; a 3D file has channel 0 only.
+
+    Returns:
+        The array (Z, H, W) with the header's scaling applied, integers as they are and real numbers as float32; and
+        the source's grid, whose shape ends in 1 for a 2D file.
+
+    Raises:
+        InputError: the file cannot be read, has another shape, is not real, or has no usable affine.
+    """
+    with decoding(path, "NIfTI file"):
+        volume = nib.load(path)
+        shape = _grid_shape(volume.shape, channel, path)
+        part = (slice(None),) * 3 + (channel,) if len(volume.shape) > 3 and channel is not None else ...
+        array = np.asanyarray(volume.dataobj[part])
+        if array.dtype.kind not in "biuf":
+            raise InputError(path, "dtype", array.dtype, "integers or real numbers")
+        dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
+        geometry = Geometry(volume.affine, shape, str(path))
+        return geometry.canonical(array.astype(dtype, copy=False).reshape(shape)), geometry
+
+
+def read_nifti_label(path: str | Path, image: Geometry | None) -> np.ndarray:
+    """Read the label map of an image, which may be stored with other axes but must lie on the same grid.
+
+    Args:
+        path: ``.nii`` or ``.nii.gz``.
+        image: the grid of the image; None where it is a picture, which has none.
+
+    Returns:
+        The canonical array (Z, H, W) of integer ids.
+
+    Raises:
+        InputError: the file cannot be read, holds no ids, or has another shape or affine than the image.
+    """
+    array, geometry = read_nifti(path)
+    if image is None:
+        return as_label(array, path)
+    found, allowed = _canonical_grid(geometry), _canonical_grid(image)
+    if found.shape != allowed.shape:
+        raise InputError(path, "shape", f"{found.shape} (x, y, z)", f"the image's {allowed.shape}")
+    if not found.same_grid(allowed, GRID_TOLERANCE * min(allowed.spacing)):
+        raise InputError(path, "affine", f"a mismatched affine {_brief(geometry)}", f"the image's {_brief(image)}")
+    return as_label(array, path)
+
+
+def write_nifti(path: str | Path, array: np.ndarray, geometry: Geometry) -> None:
+    """Write a canonical array (Z, H, W) as NIfTI, in the axes and with the affine of ``geometry``.
+
+    The file appears whole or not at all. The same array gives the same bytes, compressed where the name ends in
+    ``.gz``. Booleans are stored as 0 and 1, and half precision as float32, since NIfTI has neither.
+
+    Raises:
+        InputError: the name does not end like NIfTI.
+    """
+    if not is_nifti(path):
+        raise InputError(path, "file name", Path(path).name, f"a name that ends in {' or '.join(NIFTI_ENDINGS)}")
+    stored = {"bool": np.dtype(np.uint8), "float16": np.dtype(np.float32)}.get(array.dtype.name, array.dtype)
+    restored = geometry.restore(array).astype(stored.newbyteorder("="), copy=False)
+    volume = nib.Nifti1Image(restored, geometry.affine, dtype=restored.dtype)
+    volume.set_qform(geometry.affine, code="aligned")
+    volume.set_sform(geometry.affine, code="aligned")
+    volume.header.set_xyzt_units("mm")
+    content = volume.to_bytes()
+    if str(path).lower().endswith(".gz"):
+        content = gzip.compress(content, _COMPRESSION, mtime=0)
+    write_whole(Path(path), lambda file: file.write(content))
+
+
+def _grid_shape(shape: Sequence[int], channel: int | None, path: str | Path) -> tuple[int, int, int]:
+    axes = list(shape)
+    while len(axes) > 3 and axes[-1] == 1:
+        axes.pop()
+    if channel is not None and channel >= (axes.pop() if len(axes) == 4 else 1):
+        raise InputError(path, "shape", tuple(shape), f"at least {channel + 1} volumes along the fourth axis")
+    if len(axes) == 2:
+        axes.append(1)
+    if len(axes) != 3 or min(axes) < 1:
+        raise InputError(path, "shape", tuple(shape), "2D or 3D" if channel is None else "3D or 4D")
+    if math.prod(axes) > MAX_VOXELS:
+        raise InputError(path, "shape", tuple(shape), f"at most {MAX_VOXELS} voxels")
+    return axes[0], axes[1], axes[2]
+
+
+def _canonical_grid(geometry: Geometry) -> Geometry:
+    """Return the grid with the axes (x, y, z) of the canonical array, so that stored axis orders can be compared."""
+    order = np.argsort(io_orientation(geometry.affine)[:, 0])
+    return Geometry(geometry.canonical_affine, [geometry.shape[i] for i in order], geometry.source)
+
+
+def _brief(geometry: Geometry) -> str:
+    return str(np.round(geometry.affine[:3], 3).tolist())

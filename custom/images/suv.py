@@ -1,0 +1,70 @@
+"""Standardised uptake value of PET by body weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, DT, TM
+
+_GRAMS = 1000.0  # in a kilogram: SUV takes 1 ml of tissue for 1 g
+
+
+def suv_factor(headers: Sequence[Dataset]) -> float | None:
+    """Return SUV for 1 Bq/ml, body weight in g / activity in Bq that is left at the time the image is corrected to.
+
+    ``DecayCorrection`` ADMIN: corrected to the injection, so the whole dose counts. START: corrected to the start of
+    the scan, so the dose decays from the injection to there. The start is SeriesDate and SeriesTime, or the earliest
+    acquisition where a series was written anew and its time is later than that. An injection without a date is on
+    the day of the scan, or on the day before where its time of day is later than the scan's. Tags: DICOM PS3.3,
+    C.8.9.1 (series) and C.8.9.2 (isotope).
+
+    Args:
+        headers: of every file of the series.
+
+    Returns:
+        The factor, or None where a tag that is needed is missing, empty or senseless.
+    """
+    first = headers[0]
+    doses = first.get("RadiopharmaceuticalInformationSequence") or []
+    try:
+        if len(doses) != 1:
+            return None
+        weight, dose = float(first.get("PatientWeight") or 0), float(doses[0].get("RadionuclideTotalDose") or 0)
+        if not (weight > 0 and dose > 0):
+            return None
+        correction = first.get("DecayCorrection")
+        if correction == "ADMIN":
+            return weight * _GRAMS / dose
+        half_life, start = float(doses[0].get("RadionuclideHalfLife") or 0), _scan_start(headers)
+        if correction != "START" or not half_life > 0 or start is None:
+            return None
+        injection = _injection(doses[0], start)
+    except (ValueError, TypeError):  # a value that is no number or no time
+        return None
+    if injection is None or injection > start:
+        return None
+    left = dose * 2 ** (-(start - injection).total_seconds() / half_life)
+    return weight * _GRAMS / left
+
+
+def _scan_start(headers: Sequence[Dataset]) -> datetime | None:
+    times = [_moment(header, "Acquisition") for header in headers]
+    acquired = min((time for time in times if time is not None), default=None)
+    series = _moment(headers[0], "Series")
+    return min((time for time in (series, acquired) if time is not None), default=None)
+
+
+def _injection(dose: Dataset, start: datetime) -> datetime | None:
+    if dose.get("RadiopharmaceuticalStartDateTime"):
+        return DT(dose.RadiopharmaceuticalStartDateTime).replace(tzinfo=None)
+    if not dose.get("RadiopharmaceuticalStartTime"):
+        return None
+    injection = datetime.combine(start.date(), TM(dose.RadiopharmaceuticalStartTime))
+    return injection - timedelta(days=1) if injection > start else injection
+
+
+def _moment(header: Dataset, event: str) -> datetime | None:
+    date, time = header.get(f"{event}Date") or header.get("SeriesDate"), header.get(f"{event}Time")
+    return datetime.combine(DA(date), TM(time)) if date and time else None

@@ -1,0 +1,124 @@
+"""Give a trained checkpoint a row for every modality that was added to ``MODALITIES`` since its training.
+
+python -m custom.networks.modality_rows models/model.pt --out models/grown.pt --clip auto
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+
+import fire
+import torch
+
+from custom.errors import InputError
+from custom.files import write_whole
+from custom.modalities import MODALITIES, modality_texts
+from custom.networks.checkpoint import LITE_MEDSAM, OWN, convert_published, read_state_dict, recognise_layout
+from custom.networks.clip import FrozenCLIP, load_clip
+from custom.networks.components import PromptComponents
+
+TEXT_TABLE = "prompt_encoder.text_table"
+# The tensors with one row for each modality.
+_ROWS = (
+    "prompt_encoder.modality_embed.weight",
+    "mask_decoder.modality_head.fc2.weight",
+    "mask_decoder.modality_head.fc2.bias",
+    TEXT_TABLE,
+)
+_SAME_TEXT = 1e-3
+
+
+def append_modalities(
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    clip: FrozenCLIP | None = None,
+    source: str | PathLike[str] = "checkpoint",
+) -> dict[str, torch.Tensor]:
+    """Append the rows of new modalities; the outputs for the old ones stay the same until the next training step.
+
+    A new row is the mean of the old ones. So a new modality begins as the unknown one (the network's answer where no
+    modality is given), and its logit, the mean of the others, is never the largest. With a CLIP the new rows of the
+    text table are its text features, as for the old ones; the answer where no modality is given, a mean over the
+    table, then shifts.
+
+    Args:
+        tensors: state dict of an ``MCPMedSAM``, the project's or a published one, of the first M of ``modalities``.
+        modalities: all names, the new ones behind those the network was trained with.
+        clip: the CLIP the text table was made with; by default no text feature is made.
+        source: where the tensors came from, for the error.
+
+    Returns:
+        State dict in the project's layout, for ``MCPMedSAM(num_modalities=len(modalities))``.
+
+    Raises:
+        InputError: no network with modalities, no new modality, or the CLIP is not that of the text table.
+    """
+    layout = recognise_layout(dict(tensors))
+    if layout in (None, LITE_MEDSAM):
+        found = layout or "another network's"
+        raise InputError(source, "checkpoint", found, "MCP-MedSAM; LiteMedSAM has no modalities and needs no new ones")
+    grown = dict(tensors) if layout == OWN else _complete(convert_published(dict(tensors)))
+    old = len(grown[_ROWS[0]])
+    if len(modalities) <= old:
+        allowed = f"more than the checkpoint's {old}; append the new name to MODALITIES in custom/modalities.py"
+        raise InputError(source, "modalities", len(modalities), allowed)
+    for name in _ROWS:
+        mean = grown[name].mean(dim=0, keepdim=True)
+        grown[name] = torch.cat([grown[name], *[mean] * (len(modalities) - old)])
+    if clip is not None and grown[TEXT_TABLE].any():  # the start of a training fills an empty one
+        grown[TEXT_TABLE][old:] = _text_rows(grown[TEXT_TABLE][:old], modalities, clip, source)
+    return grown
+
+
+def _complete(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Add what the published layout has not: the text table, empty, and the switches, all on."""
+    rows, width = len(tensors[_ROWS[0]]), tensors["prompt_encoder.image_mlp.fc1.weight"].shape[1]
+    switches = PromptComponents().to_tensor()
+    return tensors | {TEXT_TABLE: torch.zeros(rows, width), "prompt_encoder._extra_state": switches}
+
+
+def _text_rows(
+    table: torch.Tensor, modalities: Sequence[str], clip: FrozenCLIP, source: str | PathLike[str]
+) -> torch.Tensor:
+    """Return the text features of the names behind the table's, once those of the table's names are found in it."""
+    features = clip.encode_text(modality_texts(tuple(modalities))).cpu()
+    known = features[: len(table)]
+    if known.shape != table.shape or not torch.allclose(known, table, atol=_SAME_TEXT):
+        found = f"other features than those stored for {', '.join(modalities[: len(table)])}"
+        raise InputError(source, "clip", found, "the CLIP of the checkpoint's training, or none")
+    return features[len(table) :]
+
+
+def grow_checkpoint(checkpoint: str, *, out: str, clip: str = "none") -> None:
+    """Write a checkpoint with a row for every name in ``custom.modalities.MODALITIES``.
+
+    Args:
+        checkpoint: the project's or a published MCP-MedSAM checkpoint, trained before the name was appended.
+        out: file to write; train on from it with ``--checkpoint``.
+        clip: the CLIP of that training (auto, a local folder or a hub name), or none.
+
+    Raises:
+        InputError: something given cannot be used.
+    """
+    towers = load_clip(clip)
+    grown = append_modalities(read_state_dict(checkpoint), modalities=MODALITIES, clip=towers, source=checkpoint)
+    path = Path(str(out))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: torch.save({"model": grown}, file))
+    print(f"{path}: rows for {', '.join(MODALITIES)}")
+
+
+def main() -> None:
+    """Run the command line; bad input is told in one line."""
+    try:
+        fire.Fire(grow_checkpoint)
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Build the release of the bundle: ``python -m custom.package --out DIR`` writes ``mcp_medsam_v<version>.zip``.
+
+The zip is what ``monai.bundle.download`` and ``load`` take: one folder ``mcp_medsam`` with the bundle and, in place of
+the small ``bundle/custom``, the package itself. The same files give the same bytes on any day.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import fire
+
+from custom.errors import InputError
+from custom.files import write_whole
+
+NAME = "mcp_medsam"
+_PACKAGE = Path(__file__).resolve().parent
+_BUNDLE = _PACKAGE.parent / "bundle"
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: dates would make two builds differ
+# Named one by one, so that no cache, log or data set gets in.
+_PARTS = ("configs/**/*.json", "configs/*.conf", "docs/*", "models/model.pt", "LICENSE")
+
+
+def build(out: str, *, bundle: str | None = None) -> None:
+    """Build the release zip.
+
+    Args:
+        out: folder for the zip, made if missing.
+        bundle: another bundle folder than the repository's, e.g. one with weights just trained.
+
+    Raises:
+        InputError: the bundle has no metadata, no version or no weights, or ``out`` cannot be written.
+    """
+    source = _BUNDLE if bundle is None else Path(str(bundle))
+    version = _version(source / "configs" / "metadata.json")
+    if not (source / "models" / "model.pt").is_file():
+        raise InputError(source, "models/model.pt", "no file", "the weights of the release")
+    path = Path(str(out)) / f"{NAME}_v{version}.zip"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = write_whole(path, lambda file: write_zip(file, source))
+    except OSError as error:
+        raise InputError(path, "out", error.strerror, "a folder that can be written") from error
+    print(f"{path}: {size / 1e6:.1f} MB")
+
+
+def write_zip(file: object, bundle: Path) -> None:
+    """Write the release of a bundle folder into an open binary file."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path, name in sorted(_files(bundle), key=lambda pair: pair[1]):
+            entry = zipfile.ZipInfo(f"{NAME}/{name}", _DATE)
+            entry.external_attr = 0o100644 << 16  # a plain file, whatever the builder's umask was
+            entry.create_system = 3
+            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+
+
+def _files(bundle: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each file and its name below the release's folder."""
+    for pattern in _PARTS:
+        for path in bundle.glob(pattern):
+            if path.is_file():
+                yield path, path.relative_to(bundle).as_posix()
+    for path in _PACKAGE.rglob("*.py"):
+        yield path, f"custom/{path.relative_to(_PACKAGE).as_posix()}"
+
+
+def _version(metadata: Path) -> str:
+    try:
+        version = json.loads(metadata.read_text(encoding="utf-8"))["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(metadata, "version", f"nothing ({error})", "the version of the release") from error
+    if not isinstance(version, str) or not version.replace(".", "").isalnum():
+        raise InputError(metadata, "version", repr(version), "text such as 0.1.0")
+    return version
+
+
+def main() -> None:
+    """Run the command line; bad input is told in one line."""
+    try:
+        fire.Fire(build)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Reader of DICOM folders: image series with their SEG and RTSTRUCT objects, in any layout."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from custom.errors import InputError
+from custom.images.dicom import list_series, read_series
+from custom.images.dicom_files import SeriesFiles
+from custom.images.dicom_labels import LABEL_READERS, label_references
+from custom.modalities import MODALITIES, canonical_modality
+from data_prep.readers.base import Case, Reader, Source, safe_name
+from data_prep.readers.names import ALL_IDS, parse_names
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What makes one case: a series, or one picture of a series whose pictures lie in no common space."""
+
+    series: SeriesFiles
+    files: tuple[str, ...]
+    sop_uids: frozenset[str]
+
+
+class DicomReader(Reader):
+    """Read series with the label objects that refer to them, one case for each pair.
+
+    A label object belongs to the series it names; where it names none, to the one series of its frame of reference.
+    Pictures without a position (X-rays, photographs) are cases of their own, each with the objects that name it.
+
+    Args:
+        src: folder with DICOM files at any depth; what is not DICOM is passed over.
+        modality: of every case; None takes DICOM's Modality.
+        names: label id -> name, each in place of the file's. The id of a SEG is its segment number, that of an
+            RTSTRUCT the place among its structures with closed outlines, from 1.
+
+    Raises:
+        InputError: the folder is missing, the modality is unknown, or ``names`` is no such table.
+    """
+
+    def __init__(
+        self, src: str | Path, *, modality: str | None = None, names: Mapping[int | str, str] | None = None
+    ) -> None:
+        self.src = Path(src)
+        if not self.src.is_dir():
+            raise InputError(src, "src", "no such folder", "a folder with DICOM files")
+        self.modality = None if modality is None else canonical_modality(modality, "arguments")
+        self.names = {} if names is None else parse_names(names, "arguments", "names")
+        if ALL_IDS in self.names:
+            raise InputError("arguments", "names", repr(ALL_IDS), "ids, since DICOM label objects name all of theirs")
+        self.name = self.src.resolve().name
+
+    def sources(self) -> list[Source]:
+        """List the pairs of images and label objects, in the order of the series' first files."""
+        listing = list_series(self.src)
+        images = [unit for series in listing.series if series.image for unit in _units(series)]
+        found = [Source(str(error.source), files=(str(error.source),), error=error) for error in listing.unreadable]
+        pairs: dict[int, list[Source]] = {}
+        for series in listing.series:
+            if series.kind not in LABEL_READERS:
+                continue
+            for path, sop_uid in zip(series.files, series.sop_uids, strict=True):
+                try:
+                    matches = _matches(path, images)
+                except InputError as error:
+                    found.append(Source(path, files=(path,), error=error))
+                    continue
+                for number in matches:
+                    pairs.setdefault(number, []).append(self._source(images[number], path, sop_uid, series.kind))
+        for number, unit in enumerate(images):
+            if number in pairs:
+                found += pairs[number]
+            else:
+                allowed = f"a {' or '.join(LABEL_READERS)} object that refers to it"
+                error = InputError(unit.files[0], "label", f"none for series {unit.series.uid}", allowed)
+                found.append(Source(_case_name(unit, ""), files=unit.files, error=error))
+        if not found:
+            raise InputError(self.src, "src", f"no DICOM file ({listing.others} other files)", "DICOM series")
+        return found
+
+    def load(self, source: Source) -> Case:
+        """Load one pair."""
+        *files, label_file = source.files
+        series = read_series(files)
+        modality = source.entry["modality"] or series.modality
+        if modality is None:
+            allowed = f"a known one, or one of {', '.join(MODALITIES)} as the option modality"
+            raise InputError(files[0], "Modality", repr(series.kind), allowed)
+        label, names = LABEL_READERS[source.entry["kind"]](label_file, series)
+        return Case(
+            name=source.name,
+            modality=modality,
+            dataset=self.name,
+            split=None,
+            image=series.array,
+            label=label,
+            names=names | {int(key): name for key, name in source.entry["names"].items()},
+            spacing=series.spacing,
+            instance=False,
+            dimension=2 if len(series.array) == 1 else 3,
+            image_file=files[0],
+            label_file=label_file,
+            geometry=series.geometry,
+            meta={"patient": series.patient} if series.patient else {},
+        )
+
+    def _source(self, unit: _Images, label_file: str, label_uid: str, kind: str) -> Source:
+        names = {str(key): name for key, name in self.names.items()}  # as in JSON
+        entry = {"kind": kind, "modality": self.modality, "names": names}
+        return Source(_case_name(unit, label_uid), entry, (*unit.files, label_file))
+
+
+def _units(series: SeriesFiles) -> list[_Images]:
+    if series.positioned:
+        return [_Images(series, series.files, frozenset(series.sop_uids))]
+    pictures = zip(series.files, series.sop_uids, strict=True)
+    return [_Images(series, (path,), frozenset([sop_uid])) for path, sop_uid in pictures]
+
+
+def _matches(path: str, images: list[_Images]) -> list[int]:
+    """Return the numbers of the images that a label object refers to.
+
+    Raises:
+        InputError: there are none, or it does not tell which of several.
+    """
+    references = label_references(path)
+    found = [number for number, unit in enumerate(images) if _named(unit, references.images)]
+    if not found and not references.images:
+        frames = references.frames_of_reference
+        found = [number for number, unit in enumerate(images) if unit.series.frame_of_reference in frames]
+        if len(found) > 1:
+            told = f"none named, and {len(found)} in its frame of reference"
+            raise InputError(path, "series", told, "a label object that names its series")
+    if not found:
+        told = ", ".join(references.images) or ", ".join(references.frames_of_reference) or "nothing"
+        raise InputError(path, "series", f"a reference to {told}, which is not there", "the series it was drawn on")
+    return found
+
+
+def _named(unit: _Images, images: Mapping[str, frozenset[str]]) -> bool:
+    if unit.series.uid not in images:
+        return False
+    instances = images[unit.series.uid]
+    return unit.series.positioned or not instances or bool(unit.sop_uids & instances)
+
+
+def _case_name(unit: _Images, label_uid: str) -> str:
+    """Return patient and description, made unique by a digest of the UIDs."""
+    uids = "/".join((unit.series.uid, min(unit.sop_uids), label_uid))
+    digest = hashlib.sha256(uids.encode()).hexdigest()[:10]
+    return safe_name(*(part for part in (unit.series.patient, unit.series.description, digest) if part))

@@ -1,0 +1,230 @@
+"""Where sets of NIfTI files keep their images and labels: nnU-Net v2, MSD, and plain folders."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from custom.errors import InputError
+from custom.images.nifti import NIFTI_ENDINGS, is_nifti
+from data_prep.readers.base import TRAIN, VALIDATION
+
+INDEX = "dataset.json"
+_ALLOWED = f"the layout of nnU-Net v2 or MSD with {INDEX}, or folders of images and labels"
+_IMAGE_STEM = re.compile(r"(.+)_(\d{4})")
+_LABEL_SUFFIX = re.compile(r"_(seg|label|mask|gt)$", re.IGNORECASE)
+_NOT_LABELS = ("background", "ignore")  # nnU-Net's names of 0 and of voxels that nobody annotated
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case of a set.
+
+    Attributes:
+        name: unique in its set and split.
+        images: one file for each channel; a 4D file, which holds them all, is repeated.
+        label: the label file.
+        split: ``"train"``, ``"val"``, or None where the set does not tell.
+        error: why there is no such case.
+    """
+
+    name: str
+    images: tuple[Path, ...] = ()
+    label: Path = Path()
+    split: str | None = None
+    error: InputError | None = None
+
+
+class Layout(ABC):
+    """A set of one layout.
+
+    Attributes:
+        channels: name of each channel of an image; None where the set does not tell (one channel).
+        stacked: the channels are the volumes of one 4D file.
+    """
+
+    channels: Sequence[str] | None = None
+    stacked = False
+
+    def label_names(self) -> dict[int | str, str]:
+        """Return id -> name; ``"*"`` names every other id.
+
+        Raises:
+            InputError: they are malformed, or some name stands for several ids.
+        """
+        return {"*": "object"}
+
+    @abstractmethod
+    def pairs(self) -> Iterator[Pair]:
+        """List the cases in a fixed order.
+
+        Raises:
+            InputError: a folder is missing.
+        """
+
+
+class NnUNetLayout(Layout):
+    """``imagesTr/CASE_0000.nii.gz`` with one file for each channel, and ``labelsTr/CASE.nii.gz``."""
+
+    def __init__(self, src: Path, told: Mapping[str, Any]) -> None:
+        self.images, self.labels, self.index, self._told = src / "imagesTr", src / "labelsTr", src / INDEX, told
+        self.channels = _channels(told, "channel_names", self.index)
+        self.ending = told.get("file_ending")
+        if self.ending not in NIFTI_ENDINGS:
+            raise InputError(self.index, "file_ending", repr(self.ending), ", ".join(NIFTI_ENDINGS))
+
+    def label_names(self) -> dict[int | str, str]:
+        """Return id -> name."""
+        return _label_names(self._told, self.index)
+
+    def pairs(self) -> Iterator[Pair]:
+        """List the cases that have an image or a label."""
+        files = {folder: {path.name: path for path in _files(folder)} for folder in (self.images, self.labels)}
+        stems = {name: name.removesuffix(self.ending) for name in files[self.images] if name.endswith(self.ending)}
+        parts = {name: _IMAGE_STEM.fullmatch(stem) for name, stem in stems.items()}
+        cases = {part[1] for part in parts.values() if part}
+        cases |= {name.removesuffix(self.ending) for name in files[self.labels] if name.endswith(self.ending)}
+        for name in sorted(name for name, part in parts.items() if not part):
+            path = self.images / name
+            yield Pair(name, error=InputError(path, "file name", name, f"CASE_0000{self.ending}"))
+        for case in sorted(cases):
+            names = [f"{case}_{channel:04d}{self.ending}" for channel in range(len(self.channels))]
+            images, label = [self.images / name for name in names], self.labels / f"{case}{self.ending}"
+            yield _pair(case, images, label)
+
+
+class DecathlonLayout(Layout):
+    """Lists of image and label files in ``dataset.json``; an image of several modalities is 4D."""
+
+    def __init__(self, src: Path, told: Mapping[str, Any]) -> None:
+        self.src, self.index, self._told = src, src / INDEX, told
+        self.channels = _channels(told, "modality", self.index)
+        self.stacked = len(self.channels) > 1
+        validation = told.get("validation")
+        self._lists = {"training": TRAIN, "validation": VALIDATION} if validation else {"training": None}
+        for key in self._lists:
+            if not isinstance(told[key], list):
+                raise InputError(self.index, key, type(told[key]).__name__, "a list of image and label files")
+
+    def label_names(self) -> dict[int | str, str]:
+        """Return id -> name."""
+        return _label_names(self._told, self.index)
+
+    def pairs(self) -> Iterator[Pair]:
+        """List the entries of the training and the validation list."""
+        for key, split in self._lists.items():
+            for number, entry in enumerate(self._told[key]):
+                files = [entry.get(kind) for kind in ("image", "label")] if isinstance(entry, dict) else [None]
+                if all(isinstance(file, str) and is_nifti(file) for file in files):
+                    image, label = (self.src / file for file in files)
+                    yield _pair(_stem(image), [image] * len(self.channels), label, split)
+                else:
+                    where = f"{key}[{number}]"
+                    error = InputError(self.index, where, entry, f"image and label, each {' or '.join(NIFTI_ENDINGS)}")
+                    yield Pair(where, split=split, error=error)
+
+
+class PlainLayout(Layout):
+    """A folder of images and one of labels, paired by file name; also below ``train`` and ``val``."""
+
+    def __init__(self, src: Path, images: str, labels: str) -> None:
+        roots = {src: None, src / TRAIN: TRAIN, src / VALIDATION: VALIDATION}
+        self.roots = {root: split for root, split in roots.items() if (root / images).is_dir()}
+        self.images, self.labels = images, labels
+        if not self.roots:
+            raise InputError(src, "src", f"no {INDEX} of a known layout and no folder {images}", _ALLOWED)
+
+    def pairs(self) -> Iterator[Pair]:
+        """List the file names below each folder."""
+        for root, split in self.roots.items():
+            files: dict[str, tuple[list[Path], list[Path]]] = {}
+            images = [path for path in _files(root / self.images) if is_nifti(path)]
+            stems = {_stem(path) for path in images}
+            for path in images:
+                files.setdefault(_stem(path).removesuffix("_0000"), ([], []))[0].append(path)
+            for path in _files(root / self.labels):
+                if is_nifti(path):
+                    stem = _stem(path) if _stem(path) in stems else _LABEL_SUFFIX.sub("", _stem(path))
+                    files.setdefault(stem.removesuffix("_0000"), ([], []))[1].append(path)
+            for name, (found, labels) in sorted(files.items()):
+                if len(found) == len(labels) == 1:
+                    yield Pair(name, (found[0],), labels[0], split)
+                else:
+                    told = f"{len(found)} in {self.images} and {len(labels)} in {self.labels}"
+                    where = (found + labels)[0]
+                    error = InputError(where, "pair", told, "one image and one label of this name")
+                    yield Pair(name, split=split, error=error)
+
+
+def find_layout(src: Path, images: str, labels: str) -> Layout:
+    """Return the first layout that a folder has: nnU-Net v2, MSD, plain folders named ``images`` and ``labels``.
+
+    Raises:
+        InputError: it has none, or its ``dataset.json`` is malformed.
+    """
+    index = src / INDEX
+    told = {}
+    if index.is_file():
+        try:
+            told = json.loads(index.read_bytes())
+        except ValueError as error:
+            raise InputError(index, "file", f"no JSON ({error})", "a JSON object") from error
+        if not isinstance(told, dict):
+            raise InputError(index, "file", type(told).__name__, "a JSON object")
+    if "channel_names" in told:
+        return NnUNetLayout(src, told)
+    if "modality" in told and "training" in told:
+        return DecathlonLayout(src, told)
+    return PlainLayout(src, images, labels)
+
+
+def _channels(told: Mapping[str, Any], field: str, index: Path) -> list[str]:
+    value = told[field]
+    if not isinstance(value, dict) or set(value) != {str(i) for i in range(len(value))} or not value:
+        raise InputError(index, field, value, 'names of the channels "0", "1" ...')
+    return [str(value[str(i)]) for i in range(len(value))]
+
+
+def _label_names(told: Mapping[str, Any], index: Path) -> dict[int | str, str]:
+    labels = told.get("labels")
+    if not isinstance(labels, dict):
+        raise InputError(index, "labels", labels, "an object of names and ids")
+    names: dict[int | str, str] = {}
+    for key, value in labels.items():
+        one = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if key.isdecimal() and isinstance(one, str):  # MSD: id -> name
+            number, name = int(key), one
+        elif str(one).isdecimal():  # nnU-Net: name -> id
+            number, name = int(one), key
+        else:
+            raise InputError(
+                index, f"labels.{key}", value, "one id; where names stand for several, name the ids (names)"
+            )
+        if number and name.lower() not in _NOT_LABELS:
+            names[number] = name
+    if not names:
+        raise InputError(index, "labels", labels, "at least one id above 0")
+    return names
+
+
+def _pair(name: str, images: Sequence[Path], label: Path, split: str | None = None) -> Pair:
+    missing = [path for path in (*images, label) if not path.is_file()]
+    if missing:
+        return Pair(name, split=split, error=InputError(missing[0], "file", "no such file", f"a file for {name}"))
+    return Pair(name, tuple(images), label, split)
+
+
+def _files(folder: Path) -> list[Path]:
+    """List a folder, without the hidden files that archives made on a Mac bring along."""
+    if not folder.is_dir():
+        raise InputError(folder, "folder", "no such folder", _ALLOWED)
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from custom.errors import InputError
+from custom.images.decoding import MAX_PIXELS, as_label, check_size, decoding
+
+
+def test_label_values():
+    assert as_label(np.array([0.0, 3.0], np.float32), "x").tolist() == [0, 3]
+    assert as_label(np.array([True]), "x").dtype == np.uint8
+    for bad in ([0.5], [np.nan], [-1], ["a"]):
+        with pytest.raises(InputError, match="x: label"):
+            as_label(np.array(bad), "x")
+
+
+@pytest.mark.parametrize(
+    ("shape", "fine"),
+    [
+        ((1, 1, MAX_PIXELS), True),
+        ((1, 1, MAX_PIXELS + 1), False),
+        ((24, 1, MAX_PIXELS), True),
+        ((10**6, 99, 99), False),
+    ],
+)
+def test_size(shape, fine):
+    if fine:
+        check_size(shape, "x")
+    else:
+        with pytest.raises(InputError, match="x: size"):
+            check_size(shape, "x")
+
+
+def test_every_error_becomes_one_line(tmp_path):
+    (tmp_path / "f").touch()
+    with pytest.raises(InputError, match=r"f: file: found KeyError \('a b'\); allowed: a readable thing"):
+        with decoding(tmp_path / "f", "thing"):
+            raise KeyError("a b")
+    with pytest.raises(InputError, match="no such file"):
+        with decoding(tmp_path / "g", "thing"):
+            pass

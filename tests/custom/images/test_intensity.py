@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from custom.errors import InputError
+from custom.images.intensity import WINDOWS, Window, parse_window, to_uint8
+
+SOFT = WINDOWS["soft_tissue"]
+
+
+@pytest.mark.parametrize(
+    ("value", "level", "width"),
+    [("soft_tissue", 40, 400), ("lung", -600, 1500), ("-20,90", -20, 90), ((35, 80), 35, 80), ([1.5, 2], 1.5, 2)],
+)
+def test_window(value, level, width):
+    assert parse_window(value) == Window(level, width)
+
+
+@pytest.mark.parametrize("value", ["liver", "40", "40,0", "40,-3", "a,b", "1,2,3", "nan,4", 40, True, None])
+def test_bad_window(value):
+    with pytest.raises(InputError, match="ct_window"):
+        parse_window(value)
+
+
+def test_ct_window_is_linear_and_cut():
+    hu = np.array([[[-3000, -160, -60, 40, 240, 3000]]], np.int16)
+    assert to_uint8(hu, "CT", SOFT, "x").tolist() == [[[0, 0, 64, 128, 255, 255]]]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.float32])
+def test_percentiles_of_nonzero_voxels_of_the_whole_volume(dtype):
+    rng = np.random.default_rng(0)
+    image = rng.integers(1, 3000, (20, 9, 7)).astype(dtype)
+    image[:, :4] = 0
+    low, high = np.percentile(image[image != 0], (0.5, 99.5))
+    expected = np.interp(image, (low, high), (0, 255))
+    np.testing.assert_allclose(to_uint8(image, "MR", SOFT, "x"), expected, atol=0.5001)
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_constant_image_is_black(value):
+    assert not to_uint8(np.full((2, 4, 4), value, np.int16), "PET", SOFT, "x").any()
+
+
+def test_uint8_is_kept():
+    image = np.random.default_rng(0).integers(0, 256, (1, 5, 6, 3), np.uint8)
+    np.testing.assert_array_equal(to_uint8(image, "CT", SOFT, "x"), image)
+
+
+@pytest.mark.parametrize(
+    ("shape", "equal", "expected"),
+    [
+        ((1, 5, 6, 3), True, (1, 5, 6)),
+        ((1, 5, 6, 4), True, (1, 5, 6)),
+        ((1, 5, 6, 4), False, (1, 5, 6, 3)),
+        ((1, 5, 6, 1), False, (1, 5, 6)),
+        ((2, 5, 6, 3), True, (2, 5, 6, 3)),
+    ],
+)
+def test_channels(shape, equal, expected):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    if equal:
+        image[..., :3] = image[..., :1]
+    assert to_uint8(image, "US", SOFT, "x").shape == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "match"),
+    [
+        (np.array([[[1.0, np.nan]]]), "NaN"),
+        (np.array([[[1.0, np.inf]]]), "NaN"),
+        (np.ones((1, 2, 2), complex), "dtype"),
+        (np.ones((1, 2, 2, 2)), "shape"),
+        (np.ones((2, 2)), "shape"),
+    ],
+)
+def test_bad_image(image, match):
+    with pytest.raises(InputError, match=match):
+        to_uint8(image, "MR", SOFT, "x")
+
+
+def test_nearly_constant_image_keeps_its_few_other_values():
+    image = np.full((1, 40, 50), 7, np.int16)
+    image[0, 0, :3] = 0, 3, 11
+    assert to_uint8(image, "MR", SOFT, "x")[0, 0, :4].tolist() == [0, 70, 255, 162]
+
+
+def test_suv_limits():
+    suv = np.array([[[-1, 0, 2, 5, 10, 40]]], np.float32)
+    assert to_uint8(suv, "PET", SOFT, "x", suv_max=10).tolist() == [[[0, 0, 51, 128, 255, 255]]]
+    np.testing.assert_array_equal(to_uint8(suv, "MR", SOFT, "x", suv_max=10), to_uint8(suv, "MR", SOFT, "x"))
+
+
+@pytest.mark.parametrize("value", [0, -2, np.nan, np.inf, "10", True])
+def test_bad_suv_max(value):
+    with pytest.raises(InputError, match="suv_max"):
+        to_uint8(np.ones((1, 2, 2)), "PET", SOFT, "x", suv_max=value)
+
+
+def test_booleans():
+    assert to_uint8(np.array([[[True, False]]]), "MR", SOFT, "x").tolist() == [[[255, 0]]]
+
+
+def test_no_voxels():
+    assert to_uint8(np.zeros((0, 4, 4)), "MR", SOFT, "x").shape == (0, 4, 4)

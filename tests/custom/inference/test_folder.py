@@ -1,0 +1,216 @@
+import json
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from custom.errors import InputError
+from custom.inference import folder as program
+from custom.inference.cases import Case, list_cases
+from custom.inference.folder import Options, refuse_overwriting, segment_case, segment_cases
+
+BOX, BOX_3D = [[2, 2, 12, 9]], [[2, 2, 1, 12, 9, 3]]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with a bright block in an image of each format, and the list of their boxes."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    picture = np.zeros((12, 16), np.uint8)
+    picture[4:8, 5:11] = 200
+    stack = np.stack([picture] * 5)
+    Image.fromarray(picture).save(folder / "png.png")
+    tifffile.imwrite(folder / "stack.tif", stack, photometric="minisblack")
+    nib.save(nib.Nifti1Image(stack.transpose(2, 1, 0), np.diag([-1, -1, 2, 1])), folder / "nifti.nii.gz")
+    np.savez(folder / "2D_OCT_a.npz", imgs=picture, boxes=BOX)
+    np.savez(folder / "3D_CT_b.npz", imgs=stack, boxes=BOX_3D)
+    boxes = {"png.png": BOX, "stack.tif": BOX_3D, "nifti.nii.gz": BOX_3D, "2D_OCT_a.npz": None, "3D_CT_b.npz": None}
+    entries = [{"image": f"in/{name}", "boxes": box, "modality": "US"} for name, box in boxes.items()]
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    return tmp_path / "list.json"
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def labels_of(out):
+    return {
+        "png": np.asarray(Image.open(out / "png_mask.png")),
+        "stack": tifffile.imread(out / "stack_mask.tif"),
+        "nifti": np.asarray(nib.load(out / "nifti_mask.nii.gz").dataobj).transpose(2, 1, 0),
+        "2D_OCT_a": np.load(out / "2D_OCT_a.npz")["segs"],
+        "3D_CT_b": np.load(out / "3D_CT_b.npz")["segs"],
+    }
+
+
+def test_every_format(images, tmp_path, make_backend, make_model):
+    backend, out = make_backend(), tmp_path / "out"
+    summary = segment_cases(list_cases(images)[0], make_model(backend), Options(), out)
+    assert summary.written == ["png", "stack", "nifti", "2D_OCT_a", "3D_CT_b"]
+    assert not summary.failed and not summary.skipped
+    for name, found in labels_of(out).items():
+        expected = np.zeros((12, 16), np.uint8)
+        expected[4:8, 5:11] = 1
+        if found.ndim == 3:
+            expected = np.stack([expected * (1 <= z <= 3) for z in range(5)])
+        np.testing.assert_array_equal(found, expected, name)
+    assert len(backend.encoded) == 1 + 3 + 3 + 1 + 3 and len(names(out)) == 3 * 5 + 1
+    report = json.loads((out / "nifti.json").read_text())
+    assert report["boxes"][0]["box"] == BOX_3D[0] and report["boxes"][0]["voxels"] == 3 * 4 * 6
+    assert report["model"]["checkpoint"] == "fake.pt" and report["options"]["overlap"] == "logit"
+
+
+def test_second_run_does_only_what_has_changed(images, tmp_path, make_backend, make_model):
+    out, cases = tmp_path / "out", list_cases(images)[0]
+    segment_cases(cases, make_model(make_backend()), Options(), out)
+    before = {name: (out / name).stat().st_mtime_ns for name in names(out)}
+
+    def broken():
+        raise AssertionError("started although there is nothing to do")
+
+    model = make_model(make_backend())
+    model._make = broken
+    summary = segment_cases(cases, model, Options(), out)
+    assert (summary.written, summary.skipped, summary.failed) == ([], 5, [])
+    assert {n: (out / n).stat().st_mtime_ns for n in names(out) if n != "report_0.json"}.items() <= before.items()
+    os.utime(cases[0].path, ns=(1, 1))
+    (out / "stack_mask.tif").unlink()
+    summary = segment_cases(cases, make_model(make_backend()), Options(), out)
+    assert summary.written == ["png", "stack"] and summary.skipped == 3
+    assert len(segment_cases(cases, make_model(make_backend()), Options(follow=False), out).written) == 5
+
+
+def test_bad_cases_do_not_stop_the_others(images, tmp_path, make_backend, make_model, capsys):
+    out = tmp_path / "out"
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "in" / "alone.png")
+    cases, _ = list_cases(tmp_path / "in")
+    summary = segment_cases(cases, make_model(make_backend()), Options(), out)
+    assert summary.written == ["2D_OCT_a", "3D_CT_b"] and len(summary.failed) == 5
+    alone, bad, *_ = summary.failed
+    assert alone.startswith(f"{tmp_path}/in/alone.png: boxes: found no boxes; allowed: --boxes")
+    assert bad.startswith(f"{tmp_path}/in/bad.png: file: found ")
+    assert capsys.readouterr().err.count("failed: ") == 5
+    report = json.loads((out / "report_0.json").read_text())
+    assert report == {"written": summary.written, "skipped": 0, "failed": summary.failed}
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ({"boxes": [[5, 2, 5, 9]]}, "boxes[0]: found [5, 2, 5, 9]; allowed: x_min < x_max"),
+        ({"boxes": []}, "boxes: found no box"),
+        ({"boxes": BOX_3D}, "6 numbers a box for a picture"),
+        ({"boxes": BOX, "modality": "SPECT"}, "modality: found 'SPECT'"),
+        ({"path": "nifti.nii.gz", "boxes": BOX}, "4 numbers a box for a volume"),
+    ],
+)
+def test_bad_case(images, tmp_path, make_backend, make_model, case, message):
+    backend = make_backend()
+    case = Case(**{"name": "a"} | case | {"path": str(tmp_path / "in" / case.get("path", "png.png"))})
+    with pytest.raises(InputError) as error:
+        segment_case(case, make_model(backend), Options(), tmp_path / "out")
+    assert message in str(error.value) and not backend.encoded and not (tmp_path / "out").exists()
+
+
+def test_error_inside_the_network_is_told(images, tmp_path, make_backend, make_model):
+    backend = make_backend()
+    backend.decode = lambda *_: 1 / 0
+    summary = segment_cases(list_cases(images)[0][:1], make_model(backend), Options(), tmp_path / "out")
+    assert summary.failed == [f"{tmp_path}/in/png.png: ZeroDivisionError (division by zero)"]
+
+
+@pytest.mark.parametrize("error", [InputError("x.pt", "checkpoint", "no file", "a file"), RuntimeError("no device")])
+def test_network_that_cannot_start_stops_the_run(images, tmp_path, make_backend, make_model, error):
+    model = make_model(make_backend())
+
+    def broken():
+        raise error
+
+    model._make = broken
+    with pytest.raises(type(error)):
+        segment_cases(list_cases(images)[0], model, Options(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_full_disk_stops_the_run_and_the_next_one_carries_on(images, tmp_path, make_backend, make_model, monkeypatch):
+    out, cases, backend, real = tmp_path / "out", list_cases(images)[0], make_backend(), program.write_results
+
+    def full(result, folder, name):
+        if name == "nifti":
+            raise OSError(28, "No space left on device")
+        return real(result, folder, name)
+
+    monkeypatch.setattr(program, "write_results", full)
+    with pytest.raises(OSError, match="No space"):
+        segment_cases(cases, make_model(backend), Options(), out)
+    assert len(backend.encoded) == 7
+    monkeypatch.undo()
+    summary = segment_cases(cases, make_model(make_backend()), Options(), out)
+    assert summary.skipped == 2 and summary.written == ["nifti", "2D_OCT_a", "3D_CT_b"]
+
+
+def test_shares(images, tmp_path, make_backend, make_model):
+    out, cases = tmp_path / "out", list_cases(images)[0]
+    parts = [segment_cases(cases, make_model(make_backend()), Options(), out, rank=r, world=2) for r in range(2)]
+    assert [part.written for part in parts] == [["png", "nifti", "3D_CT_b"], ["stack", "2D_OCT_a"]]
+    assert {"report_0.json", "report_1.json"} <= set(names(out))
+
+
+def test_separate_masks(images, tmp_path, make_backend, make_model):
+    case = Case(name="a", path=str(tmp_path / "in" / "png.png"), boxes=[*BOX, [4, 3, 11, 8]], modality="US")
+    report = segment_case(case, make_model(make_backend()), Options(separate=True), tmp_path / "out")
+    assert names(tmp_path / "out") == ["a.json", "a_mask_1.png", "a_mask_2.png", "a_overlay.png"]
+    assert [entry["area"] for entry in report["boxes"]] == [24, 24]
+
+
+def test_series_comes_back_as_seg(tmp_path, write_series, make_backend, make_model):
+    slices = np.full((4, 12, 16), -500)
+    slices[:, 4:8, 5:11] = 400
+    case = Case(name="ct", path=str(write_series(tmp_path / "ct", slices)), boxes=BOX_3D)
+    report = segment_case(case, make_model(make_backend(likely="PET")), Options(), tmp_path / "out")
+    assert names(tmp_path / "out") == ["ct.json", "ct_mask.dcm", "ct_overlay.png"]
+    (entry,) = report["boxes"]
+    assert entry["voxels"] == 3 * 4 * 6 and entry["volume_mm3"] == round(72 * 2.5 * 0.8 * 0.6, 4)
+    assert (report["modality"], report["modality_source"]) == ("CT", "DICOM")
+    assert entry["warning"].startswith("declared CT, but it looks like PET")
+
+
+def test_unknown_modality_is_the_classifiers(images, tmp_path, make_backend, make_model):
+    case = Case(name="a", path=str(tmp_path / "in" / "png.png"), boxes=BOX)
+    report = segment_case(case, make_model(make_backend(likely="OCT")), Options(), tmp_path / "out")
+    assert (report["modality"], report["modality_source"]) == ("OCT", "classifier")
+
+
+@pytest.mark.parametrize(
+    ("out", "name", "taken"),
+    [
+        ("in", "2D_OCT_a", "2D_OCT_a.npz"),
+        (".", "list", "list.json"),
+        ("in", "pn", None),
+        ("elsewhere", "2D_OCT_a", None),
+    ],
+)
+def test_results_do_not_replace_inputs(images, tmp_path, out, name, taken):
+    cases = [*list_cases(images)[0], Case(name=name, path="x.png")]
+    if taken is None:
+        cases = cases[:1] + cases[-1:]
+        refuse_overwriting(cases, images, tmp_path / out)
+        return
+    with pytest.raises(InputError, match=f"arguments: out: found .*, where {taken} is an input; allowed: another"):
+        refuse_overwriting(cases, images, tmp_path / out)
+
+
+def test_thousand_boxes(images, tmp_path, make_backend, make_model):
+    corners = np.random.default_rng(0).integers(0, [10, 6], (1000, 2))
+    boxes = np.concatenate([corners, corners + 5], axis=1).tolist()
+    backend = make_backend()
+    case = Case(name="a", path=str(tmp_path / "in" / "png.png"), boxes=boxes, modality="US")
+    report = segment_case(case, make_model(backend), Options(overlap="last"), tmp_path / "out")
+    assert len(report["boxes"]) == 1000 and len(backend.encoded) == 1
+    assert np.asarray(Image.open(tmp_path / "out" / "a_mask.png")).dtype == np.uint16

@@ -1,0 +1,56 @@
+import os
+import shutil
+import zipfile
+
+import pytest
+
+from custom import package
+from custom.errors import InputError
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """The repository's bundle with some bytes as weights, and things that do not belong into a release."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(package._BUNDLE, folder, ignore=shutil.ignore_patterns("models", "eval", "__pycache__"))
+    for name in ("models/model.pt", "models/last.pt", "eval/cases.csv", "data/private.npy", "docs/__pycache__/a.pyc"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"weights")
+    return folder
+
+
+def built(bundle, out):
+    package.build(str(out), bundle=str(bundle))
+    (path,) = out.iterdir()
+    return path
+
+
+def test_two_builds_on_two_days_are_the_same_bytes(bundle, tmp_path):
+    first = built(bundle, tmp_path / "a")
+    for path in bundle.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+        os.chmod(path, 0o700)
+    second = built(bundle, tmp_path / "b")
+    assert first.name == second.name == "mcp_medsam_v0.1.0.zip"
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_holds_the_bundle_and_the_real_package(bundle, tmp_path):
+    with zipfile.ZipFile(built(bundle, tmp_path / "out")) as archive:
+        names = set(archive.namelist())
+        shim = archive.read("mcp_medsam/custom/__init__.py")
+    for name in ("LICENSE", "configs/train.json", "docs/README.md", "models/model.pt", "custom/networks/tiny_vit.py"):
+        assert f"mcp_medsam/{name}" in names
+    assert shim == (package._PACKAGE / "__init__.py").read_bytes()
+    unwanted = ("last.pt", "eval/", "/data/private", "__pycache__", ".pyc")
+    assert not [name for name in names if any(part in name for part in unwanted)]
+
+
+def test_no_release_without_weights_or_version(bundle, tmp_path):
+    (bundle / "models" / "model.pt").unlink()
+    with pytest.raises(InputError, match=r"models/model\.pt: found no file"):
+        package.build(str(tmp_path / "out"), bundle=str(bundle))
+    (bundle / "configs" / "metadata.json").write_text('{"version": "../0.1"}')
+    with pytest.raises(InputError, match=r"version: found '\.\./0\.1'"):
+        package.build(str(tmp_path / "out"), bundle=str(bundle))
+    assert not (tmp_path / "out").exists()
