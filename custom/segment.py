@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -16,7 +17,8 @@ from custom.inference.folder import Options, refuse_overwriting, segment_case, s
 from custom.inference.models import Model, openvino_model, torch_model
 from custom.modalities import canonical_modality
 
-DEFAULT_CHECKPOINT = Path(__file__).parents[1] / "bundle" / "models" / "model.pt"
+_ROOT = Path(__file__).resolve().parents[1]  # the repository, or a release with the package inside the bundle
+DEFAULT_CHECKPOINT = (_ROOT / "bundle" if (_ROOT / "bundle").is_dir() else _ROOT) / "models" / "model.pt"
 BACKENDS = ("torch", "openvino")
 
 
@@ -60,8 +62,8 @@ def segment(
         clip: the CLIP the weights were trained with: auto, none, a hub name or a local folder.
         backend: torch, or openvino, which runs an exported model and needs no PyTorch.
         model: folder of the exported model.
-        precision: of PyTorch's arithmetic, f32 or bf16; an exported model has its own.
-        device: where to compute, e.g. cpu or cuda:1; of OpenVINO CPU or GPU.
+        precision: of the arithmetic: f32 or bf16; an exported model has its own, f32, bf16 or int8.
+        device: where PyTorch computes, e.g. cpu or cuda:1.
         overlap: what a pixel in several masks becomes: logit (the largest), smaller (mask), last (box).
         separate: True writes a file for each box, <name>_mask_<k>.* with 0 and 1.
         follow: False prompts every slice of a volume with the box itself, not with the mask of the slice before.
@@ -98,13 +100,17 @@ def _model(
     if backend == "torch":
         return torch_model(checkpoint, clip=clip, precision=precision, device=device)
     if backend == "openvino":
-        return openvino_model(folder, device=device)
+        if device is not None:
+            raise InputError("arguments", "device", repr(device), "nothing: an exported model runs on the processor")
+        return openvino_model(folder, precision=precision)
     raise InputError("arguments", "backend", repr(backend), ", ".join(BACKENDS))
 
 
 def main() -> None:
     """Run the command line; bad input is told in one line."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
     try:
         fire.Fire(segment)
     except (InputError, OSError) as error:

@@ -20,12 +20,16 @@ class Draw(int):
 
     The seed is fixed by (seed, epoch, place in the epoch), so that an item depends neither on the worker that makes it
     nor on the items before it, and a restarted training sees what it would have seen.
+
+    Args:
+        index: the mask.
+        seed: from 0 to 2**32 - 1.
     """
 
     seed: int
 
-    def __new__(cls, index: int, seed: int) -> Draw:
-        draw = super().__new__(cls, index)
+    def __new__(cls, index: int, seed: int) -> Draw:  # noqa: D102
+        draw = int.__new__(cls, index)
         draw.seed = seed
         return draw
 

@@ -3,6 +3,7 @@
 from custom.handlers.best_weights import BestWeights
 from custom.handlers.early_stop import EarlyStop
 from custom.handlers.finite_loss import FiniteLoss
+from custom.handlers.loss_alone import LossAlone
 from custom.handlers.modality_metrics import ModalityMetric, ModalityReport
 from custom.handlers.prediction_images import PredictionImages
 from custom.handlers.restarts import Restarts
@@ -13,6 +14,7 @@ __all__ = [
     "BestWeights",
     "EarlyStop",
     "FiniteLoss",
+    "LossAlone",
     "ModalityMetric",
     "ModalityReport",
     "PredictionImages",

@@ -9,7 +9,7 @@ from custom.errors import InputError
 
 
 class EarlyStop:
-    """ignite's ``EarlyStopping`` on the validator's key metric, with its state in the trainer's, where restarts keep it.
+    """ignite's ``EarlyStopping`` on the validator's key metric; restarts keep its state, which is in the trainer's.
 
     Args:
         validator: MONAI evaluator with a key metric.

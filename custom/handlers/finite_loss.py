@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ignite.engine import Engine, Events
+from monai.engines import IterationEvents
 
 from custom.errors import InputError
 from custom.handlers.host_copy import HostCopy
@@ -14,20 +15,21 @@ from custom.handlers.host_copy import HostCopy
 class FiniteLoss:
     """Stop when a loss is NaN or infinite, with one line that names its batch.
 
-    On a GPU a loss is read one iteration late, so that no step waits for it. Errors of the engine, this one and all
-    others, are raised as they are: attach this before ``StatsHandler``, which would log a traceback each time.
+    On a CPU that is before the weights change. On a GPU a loss is read one iteration late, so that no step waits for
+    it. Errors of the engine, this one and all others, are raised as they are: attach this before ``StatsHandler``,
+    which would log a traceback each time.
     """
 
     def __init__(self) -> None:
         self._pending: tuple[HostCopy, int, str] | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer whose output has a "loss"."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
+        """Attach to a MONAI trainer."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._loss_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._check)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._raise)
 
-    def _iteration_completed(self, engine: Engine) -> None:
+    def _loss_completed(self, engine: Engine) -> None:
         self._check(engine)
         loss = engine.state.output["loss"]
         self._pending = HostCopy(loss), engine.state.iteration, batch_names(engine.state.batch)

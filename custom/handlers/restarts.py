@@ -163,7 +163,9 @@ class Restarts:
                 item.load_state_dict(content[name])
             engine.load_state_dict({**engine.state_dict(), **saved, "max_epochs": engine.state.max_epochs})
         except (ValueError, KeyError, RuntimeError) as error:
-            raise InputError(path, "checkpoint", f"other settings ({error})"[:200], "those it was trained with") from error
+            raise InputError(
+                path, "checkpoint", f"other settings ({error})"[:200], "those it was trained with"
+            ) from error
         if engine.scaler is not None and content["scaler"] is not None:
             engine.scaler.load_state_dict(content["scaler"])
         for key, value in content["validator"].items():

@@ -1,22 +1,16 @@
-"""What runs the network for a pipeline: NumPy in, NumPy out, whichever library computes."""
+"""What can run the network: NumPy in, NumPy out, so that the pipeline around it needs no PyTorch."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-#: Side of the crops that a content CNN takes.
-CROP_SIZE = 64
-
 
 class Decoded(NamedTuple):
-    """What the network says about N boxes of one image.
+    """Result for N boxes: mask_logits Nx256x256, iou N, modality_logits NxM or None without a modality prompt.
 
-    Attributes:
-        mask_logits: Nx256x256 float32, in the network's frame (or resized, NxHxW).
-        iou: predicted IoU of each mask, N.
-        modality_logits: NxM, or None without a modality prompt.
+    All float32.
     """
 
     mask_logits: np.ndarray
@@ -25,36 +19,46 @@ class Decoded(NamedTuple):
 
 
 class Backend(Protocol):
-    """Encoder and decoder of a network.
+    """Runs image encoder and decoder.
 
     Attributes:
-        uses_modality: the network takes a modality and tells one.
-        crop_size: side S of the crops ``decode`` takes.
+        uses_modality: whether a modality prompts the network, and so whether it predicts one.
+        clip_image: whether the network takes CLIP's feature of each crop.
+        crop_size: side of the crops in pixels.
     """
 
     uses_modality: bool
+    clip_image: bool
     crop_size: int
 
-    def encode(self, images: np.ndarray) -> list[Any]:
-        """Encode Bx3x256x256 float32 in [0, 1]; returns B embeddings, which only this backend understands."""
+    def encode(self, images: np.ndarray) -> list[object]:
+        """Encode images in the frame, Bx3x256x256 float32 in [0, 1]; returns what ``decode`` takes, image by image."""
+        ...
 
     def clip_features(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray | None:
-        """Return CLIP's feature of each box of a native image (3xHxW uint8, boxes Nx4), NxF; None where unused."""
+        """Return CLIP's feature of the image inside each box, NxF; None where the network or this backend has no CLIP.
+
+        Args:
+            image: native image, CxHxW uint8.
+            boxes: Nx4 in native pixels.
+        """
+        ...
 
     def decode(
         self,
-        embedding: Any,
+        embedding: object,
         boxes: np.ndarray,
         modality: int,
         crops: np.ndarray,
         image_features: np.ndarray | None = None,
     ) -> Decoded:
-        """Decode boxes of one image.
+        """Decode N boxes of one image.
 
         Args:
-            embedding: one of those ``encode`` gave.
-            boxes: Nx4 float32, x_min y_min x_max y_max in pixels of the 256 frame.
-            modality: index into ``MODALITIES``, negative for unknown.
-            crops: native image in each box, Nx3xSxS float32 in [0, 1].
-            image_features: what ``clip_features`` gave.
+            embedding: one of ``encode``'s.
+            boxes: Nx4 float32 in pixels of the 256 frame.
+            modality: index into ``custom.modalities.MODALITIES``, negative for unknown.
+            crops: native image inside each box, Nx3xSxS float32 in [0, 1].
+            image_features: CLIP's features, NxF float32; zeros where None and the network takes them.
         """
+        ...

@@ -14,6 +14,8 @@ from custom.images.nifti import write_nifti
 from custom.inference.npz import write_segs
 from custom.inference.sources import InputImage
 
+_QUICK = 2  # a third of the time for a sixth more bytes
+
 
 def mask_ending(image: InputImage) -> str:
     """Return the ending of the mask files of an image.
@@ -56,7 +58,7 @@ def write_mask(path: Path, labels: np.ndarray, names: dict[int, str], image: Inp
 
 def write_png(path: Path, picture: np.ndarray) -> None:
     """Write a picture, HxW or HxWx3 uint8, whole or not at all."""
-    _write_bytes(path, lambda file: Image.fromarray(picture).save(file, "PNG"))
+    _write_bytes(path, lambda file: Image.fromarray(picture).save(file, "PNG", compress_level=_QUICK))
 
 
 def _can_be_referred_to(image: InputImage) -> bool:

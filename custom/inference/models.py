@@ -49,7 +49,7 @@ def torch_model(
         checkpoint: weights; "lite_medsam" for LiteMedSAM's.
         clip: the CLIP the weights were trained with: auto, none, a hub name or a local folder.
         precision: "f32" (default) or "bf16".
-        device: e.g. "cpu" or "cuda:1"; by default the GPU (under torchrun the one of ``LOCAL_RANK``) where there is one.
+        device: e.g. "cpu" or "cuda:1"; by default the GPU where there is one, under torchrun that of ``LOCAL_RANK``.
 
     Raises:
         InputError: no such checkpoint or precision.
@@ -64,12 +64,12 @@ def torch_model(
     )
 
 
-def openvino_model(folder: str | None, *, device: str | None = None) -> Model:
+def openvino_model(folder: str | None, *, precision: str | None = None) -> Model:
     """Run an exported network with OpenVINO, without PyTorch.
 
     Args:
-        folder: what ``python -m custom.export`` wrote; it also fixes the precision.
-        device: OpenVINO's name of a device, "CPU" by default.
+        folder: what ``python -m custom.export`` wrote.
+        precision: "f32", "bf16" or "int8", as the export allows it; that of the export by default.
 
     Raises:
         InputError: no such folder.
@@ -81,11 +81,11 @@ def openvino_model(folder: str | None, *, device: str | None = None) -> Model:
     description = read_description(str(folder))
     told = {
         "backend": "openvino",
-        "precision": description.precision,
+        "precision": precision or description.precision,
         "checkpoint": description.checkpoint,
         "digest": description.digest,
     }
-    return Model(told=told, make=lambda: _start_openvino(str(folder), device))
+    return Model(told=told, make=lambda: _start_openvino(str(folder), precision))
 
 
 def _digest(checkpoint: str) -> str:
@@ -96,8 +96,7 @@ def _digest(checkpoint: str) -> str:
 
         path = lite_medsam_path()
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError:
         raise InputError(checkpoint, "checkpoint", "no file", "a checkpoint file (.pt, .pth)") from None
 
@@ -106,20 +105,24 @@ def _start_torch(checkpoint: str, clip: str, bfloat16: bool, device: str | None)
     import torch
 
     from custom.inference.torch_backend import TorchBackend
+    from custom.memory import keep_freed_memory
     from custom.networks import MCPMedSAM, start_network
 
     if device is None:
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        found = f"{device!r} ({str(error)[:80]})"
+        raise InputError("arguments", "device", found, "cpu, or cuda where there is a GPU") from None
+    if place.type == "cpu":
+        keep_freed_memory()
     network = MCPMedSAM().eval()
     towers = start_network(network, checkpoint, clip)
-    try:
-        network.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError("arguments", "device", f"{device!r} ({error})", "cpu, or cuda where there is a GPU") from None
-    return TorchBackend(network, towers, bfloat16=bfloat16)
+    return TorchBackend(network.to(place), towers, bfloat16=bfloat16)
 
 
-def _start_openvino(folder: str, device: str | None) -> Backend:
+def _start_openvino(folder: str, precision: str | None) -> Backend:
     from custom.inference.openvino_backend import OpenVINOBackend
 
-    return OpenVINOBackend(folder, device=device)
+    return OpenVINOBackend(folder, precision)

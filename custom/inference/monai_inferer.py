@@ -28,6 +28,7 @@ class BoxInferer(Inferer):
 
     Args:
         clip: the frozen CLIP for the sparse content prompt, where the network uses it.
+        bfloat16: compute in bfloat16, whatever surrounds the call.
         overlap: what a pixel in several masks becomes: "logit", "smaller" or "last".
         follow: follow an object through the slices of a volume.
 
@@ -35,9 +36,16 @@ class BoxInferer(Inferer):
         InputError: there is no such rule for overlaps.
     """
 
-    def __init__(self, *, clip: FrozenCLIP | None = None, overlap: str = "logit", follow: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        clip: FrozenCLIP | None = None,
+        bfloat16: bool = False,
+        overlap: str = "logit",
+        follow: bool = True,
+    ) -> None:
         super().__init__()
-        self.clip, self.overlap, self.follow = clip, check_overlap(overlap), follow
+        self.clip, self.bfloat16, self.overlap, self.follow = clip, bfloat16, check_overlap(overlap), follow
 
     def __call__(
         self,
@@ -50,7 +58,8 @@ class BoxInferer(Inferer):
 
         ``modality`` holds one name, empty for unknown.
         """
-        segmenter = BoxSegmenter(TorchBackend(network, self.clip), overlap=self.overlap)
+        backend = TorchBackend(network, self.clip, bfloat16=self.bfloat16)
+        segmenter = BoxSegmenter(backend, overlap=self.overlap)
         image, given, name = inputs[0].cpu().numpy(), boxes[0].cpu().numpy(), (modality or [""])[0] or None
         if given.shape[-1] == 6:
             result = segmenter.segment_volume(image, given, name, follow=self.follow)

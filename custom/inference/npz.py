@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -52,8 +53,11 @@ def read_npz(path: str | PathLike[str]) -> NpzCase:
     Raises:
         InputError: not a readable npz, or an array that is missing or malformed.
     """
-    with decoding(path, "npz of plain arrays"), np.load(path, allow_pickle=False) as content:
-        arrays = {key: content[key] for key in ("imgs", "boxes", "spacing") if key in content.files}
+    with decoding(path, "npz of plain arrays"):
+        if not zipfile.is_zipfile(path):  # NumPy would take it for a pickle
+            raise ValueError("no zip archive")
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {key: content[key] for key in ("imgs", "boxes", "spacing") if key in content.files}
     if "imgs" not in arrays:
         raise InputError(path, "imgs", "no such array", _LAYOUTS)
     imgs, boxes = arrays["imgs"], arrays.get("boxes")

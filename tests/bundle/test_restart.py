@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,7 +67,9 @@ def train(folder, options, iteration=None, seconds=None):
     if iteration is not None:
         workflow.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=iteration), kill)
     if seconds is not None:
-        workflow.trainer.add_event_handler(Events.STARTED, lambda _: threading.Timer(seconds, kill).start())
+        timer = threading.Timer(seconds, kill)
+        timer.daemon = True
+        workflow.trainer.add_event_handler(Events.STARTED, lambda _: timer.start())
     start = time.monotonic()
     workflow.run()
     (folder / "seconds").write_text(str(time.monotonic() - start))
@@ -109,23 +112,24 @@ def test_killed_and_resumed(processes, reference, tmp_path, iteration):
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(processes, reference, tmp_path):
-    """Twenty kills at random moments of a training, of saving and of validating."""
+def test_killed_at_twenty_moments(processes, reference, tmp_path):
+    """Random moments: of a step, of saving, of validating."""
     expected, settings = reference
-    duration, draw = float((expected / "seconds").read_text()), random.Random(0)
-    iterations, kills, folder = [], 0, tmp_path
-    while kills < 20:
-        seconds = draw.uniform(0, 0.7) * duration
-        if run_process(processes, folder, settings | {"resume": True}, seconds=seconds) == 0:
-            assert_same_weights(folder, expected)
-            folder = tmp_path / str(kills)
-            continue
-        kills += 1
-        if (folder / "last.pt").is_file():
-            iterations.append(torch.load(folder / "last.pt", weights_only=True)["trainer"]["iteration"])
-    print("last iteration saved at each kill:", iterations)
-    assert run_process(processes, folder, settings | {"resume": True}) == 0
-    assert_same_weights(folder, expected)
+    assert run_process(processes, tmp_path, settings) == 0  # again, now that the pictures are encoded
+    assert_same_weights(tmp_path, expected)
+    duration, draw = float((tmp_path / "seconds").read_text()), random.Random(0)
+    saved = []
+    while len(saved) < 20:
+        folder = tmp_path / str(len(saved))
+        if run_process(processes, folder, settings, seconds=draw.uniform(0, duration)) == 0:
+            continue  # it was faster this time
+        last = folder / "last.pt"
+        saved.append(torch.load(last, weights_only=True)["trainer"]["iteration"] if last.is_file() else 0)
+        assert run_process(processes, folder, settings | {"resume": True}) == 0
+        assert_same_weights(folder, expected)
+        shutil.rmtree(folder)
+    print("iteration saved before each kill:", saved)
+    assert len(set(saved)) > 4
 
 
 def start_program(folder, options, *configs, launcher=()):

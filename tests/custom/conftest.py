@@ -5,7 +5,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from custom.inference.backend import CROP_SIZE, Decoded
+from custom.inference.backend import Decoded
 from custom.inference.models import Model
 from custom.modalities import MODALITIES
 
@@ -17,7 +17,7 @@ class FakeBackend:
     apart. Everything asked is kept: ``encoded`` images (each told by its sum), and ``decoded`` calls.
     """
 
-    crop_size = CROP_SIZE
+    crop_size = 64
 
     def __init__(self, *, uses_modality=True, reach=0.5, likely="US", sure=4.0):
         self.uses_modality, self.reach, self.likely, self.sure = uses_modality, reach, likely, sure

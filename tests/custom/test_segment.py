@@ -84,11 +84,11 @@ def test_real_network_on_a_volume(run, tmp_path):
     z, y, x = np.mgrid[:3, :60, :80]
     ball = ((x - 40) ** 2 + (y - 30) ** 2 < (18 - 3 * abs(z - 1)) ** 2).transpose(2, 1, 0)
     affine = np.diag([-1.0, -1, 4, 1])
-    nib.save(nib.Nifti1Image((ball * 900 + 50).astype(np.int16), affine), tmp_path / "2D_MR_ball.nii.gz")
+    nib.save(nib.Nifti1Image((ball * 900 + 50).astype(np.int16), affine), tmp_path / "3D_MR_ball.nii.gz")
     arguments = ["--boxes", "[20,10,0,60,50,2]", "--out", tmp_path / "out", "--overlap", "smaller"]
-    code, _, error = run(tmp_path / "2D_MR_ball.nii.gz", *arguments, "--checkpoint", "lite_medsam", "--clip", "none")
+    code, _, error = run(tmp_path / "3D_MR_ball.nii.gz", *arguments, "--checkpoint", "lite_medsam", "--clip", "none")
     assert code == 0, error
-    found = nib.load(tmp_path / "out" / "2D_MR_ball_mask.nii.gz")
+    found = nib.load(tmp_path / "out" / "3D_MR_ball_mask.nii.gz")
     np.testing.assert_allclose(found.affine, affine)
     mask = np.asarray(found.dataobj) > 0
     assert 2 * (mask & ball).sum() / (mask.sum() + ball.sum()) > 0.9
@@ -204,18 +204,52 @@ def test_stopped_by_hand(run, grey, tmp_path, fake):
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_of_torch_is_imported_before_a_network_starts(grey, tmp_path):
+def test_openvino_needs_no_torch(grey, tmp_path):
+    """The whole command in a process of its own; only what is inside the exported graphs is replaced."""
+    pytest.importorskip("openvino")
+    np.savez(tmp_path / "3D_CT_1.npz", imgs=np.zeros((3, 9, 9), np.uint8), boxes=[[1, 1, 0, 5, 5, 2]])
+    nib.save(nib.Nifti1Image(np.zeros((9, 9, 3), np.uint8), np.eye(4)), tmp_path / "a.nii.gz")
+    entries = [("grey.png", [[1, 2, 8, 9]]), ("3D_CT_1.npz", None), ("a.nii.gz", [[1, 1, 0, 5, 5, 2]])]
+    entries = [{"image": image, "boxes": boxes, "modality": "CT"} for image, boxes in entries]
+    (tmp_path / "list.json").write_text(json.dumps(entries))
     code = f"""
-import sys
+import runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
+import custom.inference.openvino_backend
 from custom import segment as program
-from custom.inference import results
-sys.argv = ["segment", {str(grey)!r}, "--boxes", "[9,2,8,9]", "--out", "out", "--backend", "openvino", "--model", "m"]
-try:
-    program.main()
-except SystemExit as stop:
-    print(stop.code)
+conftest = runpy.run_path({str(Path(__file__).with_name("conftest.py"))!r})
+program.openvino_model = lambda *_, **__: conftest["fake_model"](conftest["FakeBackend"]())
+sys.argv = ["segment", "list.json", "--out", "out", "--backend", "openvino", "--model", "exported"]
+program.main()
 print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", "monai", "torchvision", "timm"}}))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and done.stdout.endswith("[]\n"), done.stdout + done.stderr
+    assert done.returncode == 0 and done.stdout == "3 written, 0 there before, 0 failed: out\n[]\n", (
+        done.stdout + done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "arguments: model: found nothing; allowed: the folder of an exported network"),
+        (["--model", "none"], "none: model: found "),
+        (["--model", "none", "--device", "cuda"], "arguments: device: found 'cuda'"),
+    ],
+)
+def test_bad_exported_model(run, grey, tmp_path, options, message):
+    code, _, error = run(grey, "--boxes", "[1,2,8,9]", "--out", tmp_path / "out", "--backend", "openvino", *options)
+    assert code == 1 and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision", "f16"], "arguments: precision: found 'f16'; allowed: f32, bf16"),
+        (["--device", "abacus"], "arguments: device: found 'abacus' ("),
+    ],
+)
+def test_bad_torch_options(run, grey, tmp_path, options, message):
+    arguments = ["--boxes", "[1,2,8,9]", "--out", tmp_path / "out", "--checkpoint", "lite_medsam", "--clip", "none"]
+    code, _, error = run(grey, *arguments, *options)
+    assert code == 1 and message in error and error.count("\n") == 1

@@ -72,7 +72,7 @@ def test_table_without_cases():
 def test_modality_strategy_is_uniform_at_every_level(table):
     sampler = ModalityBalancedSampler(table, length=DRAWS, seed=1)
     start = time.perf_counter()
-    draws = np.array(list(sampler))
+    draws = np.fromiter(sampler, np.int64)
     assert time.perf_counter() - start < 1
     assert len(draws) == len(sampler) == DRAWS
     cases, rows = levels(table, draws)

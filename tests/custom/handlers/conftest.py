@@ -17,7 +17,7 @@ from custom.data.mask_table import MaskTable
 from custom.data.prepared import INDEX_NAME
 from custom.data.sampler import ModalityBalancedSampler
 from custom.engines import step_decay_then_final
-from custom.handlers import BestWeights, EarlyStop, FiniteLoss, Restarts, StopOnSignal, TrainingCurve
+from custom.handlers import BestWeights, EarlyStop, FiniteLoss, LossAlone, Restarts, StopOnSignal, TrainingCurve
 
 
 class Noise(torch.utils.data.Dataset):
@@ -51,7 +51,7 @@ def start(tmp_path, monkeypatch):
     (tmp_path / INDEX_NAME).write_text("{}")
     table = MaskTable([SimpleNamespace(modality="CT", slices=[(0, list(range(20)))])])
 
-    def build(folder, *, resume=False, epochs=3, length=10, batch=2, accumulate=1, interval=2, patience=None, **changed):
+    def build(folder, *, resume=False, epochs=3, length=10, batch=2, accumulate=1, interval=2, patience=None, **other):
         random.seed(0), np.random.seed(0), torch.manual_seed(0)
         net = network()
         optimizer = torch.optim.AdamW(net.parameters(), lr=0.05)
@@ -72,6 +72,7 @@ def start(tmp_path, monkeypatch):
         )
         handlers = [
             FiniteLoss(),
+            LossAlone(),
             ValidationHandler(1, validator),
             TrainingCurve(path=folder / "c.png", validator=validator, log=dict, scores=("score",), interval=1),
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
@@ -81,7 +82,7 @@ def start(tmp_path, monkeypatch):
                 save_dir=folder,
                 save_dict={"model": net, "optimizer": optimizer, "lr_scheduler": scheduler},
                 validator=validator,
-                dataset_dir=changed.get("dataset", tmp_path),
+                dataset_dir=other.get("dataset", tmp_path),
                 config='{"lr": 0.05}',
                 interval=interval,
                 resume=resume,

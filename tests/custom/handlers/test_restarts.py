@@ -240,6 +240,13 @@ def test_early_stop_and_its_memory(start, tmp_path):
     assert_same_end(tmp_path / "cut", tmp_path / "whole")
 
 
+def test_output_of_a_step(start, tmp_path):
+    run = start(tmp_path / "a", epochs=1)
+    run.trainer.run()
+    (output,) = run.trainer.state.output
+    assert output.keys() == {"loss"} and output["loss"].ndim == 0 and not output["loss"].requires_grad
+
+
 @pytest.mark.parametrize("patience", [0, -1])
 def test_wrong_patience(start, tmp_path, patience):
     with pytest.raises(InputError, match="patience"):
@@ -278,5 +285,3 @@ def test_weights_that_are_no_numbers_are_not_saved(start, tmp_path):
     with pytest.raises(InputError, match="iteration 8: weights after case.* slice 3, case"):
         run.trainer.run()
     assert read_checkpoint(tmp_path / "a" / "last.pt")["trainer"]["iteration"] == 7
-
-

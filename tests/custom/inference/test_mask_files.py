@@ -20,6 +20,10 @@ def source(**fields):
     return InputImage(path="a", **{"array": np.zeros((4, 5, 6), np.uint8), "kind": "volume"} | fields)
 
 
+def series(geometry, files, uids):
+    return SimpleNamespace(geometry=geometry, files=tuple(files), sop_uids=tuple(uids))
+
+
 @pytest.mark.parametrize(
     ("image", "ending"),
     [
@@ -27,28 +31,11 @@ def source(**fields):
         (source(format="tiff"), ".tif"),
         (source(format="nifti"), ".nii.gz"),
         (source(format="npz"), ".npz"),
-        (source(format="dicom", series=SimpleNamespace(geometry=1, files=("a",), sop_uids=("1",) * 4)), ".dcm"),
-        (
-            source(format="dicom", series=SimpleNamespace(geometry=1, files=tuple("abcd"), sop_uids=tuple("1234"))),
-            ".dcm",
-        ),
-        (
-            source(
-                format="dicom",
-                kind="picture",
-                series=SimpleNamespace(geometry=None, files=("a",), sop_uids=("1",)),
-            ),
-            ".dcm",
-        ),
-        (source(format="dicom", series=SimpleNamespace(geometry=None, files=("a",), sop_uids=("1",) * 4)), ".tif"),
-        (
-            source(
-                format="dicom",
-                geometry=Geometry(np.eye(4), (6, 5, 4)),
-                series=SimpleNamespace(geometry=1, files=("a", "b"), sop_uids=("1", "1", "2", "2")),
-            ),
-            ".nii.gz",
-        ),
+        (source(format="dicom", series=series(1, "a", "1111")), ".dcm"),
+        (source(format="dicom", series=series(1, "abcd", "1234")), ".dcm"),
+        (source(format="dicom", kind="picture", series=series(None, "a", "1")), ".dcm"),
+        (source(format="dicom", series=series(None, "a", "1111")), ".tif"),
+        (source(format="dicom", geometry=Geometry(np.eye(4), (6, 5, 4)), series=series(1, "ab", "1122")), ".nii.gz"),
     ],
 )
 def test_endings(image, ending):

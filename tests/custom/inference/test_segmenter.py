@@ -165,9 +165,13 @@ def slow_reference(backend, data, boxes, modality, overlap, follow):
         ious.append(np.mean(found))
     labels = np.zeros(data.shape[:3], int)
     for z, y, x in zip(*np.nonzero(masks.any(axis=0)), strict=True):
-        inside = [k for k in range(len(boxes)) if masks[k, z, y, x]]
-        keys = {"logit": lambda k: -ranks[k, z][y, x], "smaller": lambda k: masks[k, z].sum(), "last": lambda k: -k}
-        labels[z, y, x] = min(inside, key=keys[overlap]) + 1
+        inside = np.flatnonzero(masks[:, z, y, x])
+        lowest = {
+            "logit": [-ranks[k, z][y, x] for k in inside],
+            "smaller": [masks[k, z].sum() for k in inside],
+            "last": -inside,
+        }
+        labels[z, y, x] = inside[np.argmin(lowest[overlap])] + 1
     return masks, labels, np.array(ious)
 
 

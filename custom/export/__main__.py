@@ -1,0 +1,111 @@
+"""Export a checkpoint for OpenVINO: ``python -m custom.export --checkpoint FILE --out DIR``."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import fire
+import openvino
+
+from custom.errors import InputError
+from custom.export.conversion import decoder_graph, encoder_graph, to_openvino, write_onnx
+from custom.export.folder import PRECISIONS, Description, check_out, write_folder
+from custom.modalities import MODALITIES
+from custom.networks import MCPMedSAM, lite_medsam_path, start_network
+from custom.networks.checkpoint import LITE_MEDSAM, read_state_dict, recognise_layout
+from custom.networks.tiny_vit import EMBEDDING_SIZE
+
+_PACKAGES = ("mcp-medsam", "openvino", "torch", "nncf")
+
+
+def export(
+    checkpoint: str,
+    out: str,
+    *,
+    precision: str = "f32",
+    onnx: bool = False,
+    calibrate: str | None = None,
+    clip: str = "none",
+) -> None:
+    """Write encoder.xml, decoder.xml (with their .bin) and model.json, whole or not at all.
+
+    The encoder takes images in the frame, the decoder an embedding and N boxes with their prompts; the names and
+    shapes are in model.json. CLIP's text side is a table in the decoder, CLIP's image features are an input.
+
+    Args:
+        checkpoint: weights; "lite_medsam" for LiteMedSAM's.
+        out: folder; an earlier export in it is replaced.
+        precision: f32; bf16, the same graphs, run in bfloat16; int8, quantised after training.
+        onnx: True also writes encoder.onnx and decoder.onnx (opset 20, always float32).
+        calibrate: prepared set whose training part shows the quantisation typical values; needed for int8.
+        clip: the CLIP the weights were trained with, for those that hold no text table or that are to take CLIP's
+            image features: none, auto, a hub name or a local folder.
+
+    Raises:
+        InputError: something given cannot be used.
+    """
+    if precision not in PRECISIONS:
+        raise InputError("arguments", "precision", repr(precision), ", ".join(PRECISIONS))
+    if (precision == "int8") != (calibrate is not None):
+        raise InputError("arguments", "calibrate", calibrate, "a prepared set for int8, nothing for others")
+    check_out(str(out))
+    path = lite_medsam_path() if checkpoint == "lite_medsam" else Path(checkpoint)
+    network = load(path, clip)
+    graphs = {"encoder": encoder_graph(network), "decoder": decoder_graph(network)}
+    models = {name: to_openvino(graph) for name, graph in graphs.items()}
+    if precision == "int8":
+        from custom.export.quantisation import quantise  # needs NNCF, which takes seconds to import
+
+        models = quantise(models, network, calibrate)
+    description = Description(
+        checkpoint=path.name,
+        digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        precision=precision,
+        components=asdict(network.components),
+        modalities=MODALITIES,
+        crop_size=EMBEDDING_SIZE,
+        clip_width=network.prompt_encoder.text_table.shape[1],
+        graphs={name: {"inputs": graph.inputs, "outputs": graph.outputs} for name, graph in graphs.items()},
+        made_with={name: version(name) for name in ("openvino", "torch")},
+    )
+
+    def write(folder: Path) -> None:
+        for name, model in models.items():
+            openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+            if onnx:
+                write_onnx(graphs[name], folder / f"{name}.onnx")
+
+    write_folder(str(out), description, write)
+    print(out)
+
+
+def load(path: Path, clip: str = "none") -> MCPMedSAM:
+    """Return the network with a checkpoint's weights; LiteMedSAM's have nothing for the prompt components.
+
+    Raises:
+        InputError: not a checkpoint of this network.
+    """
+    if recognise_layout(read_state_dict(path)) == LITE_MEDSAM:
+        network = MCPMedSAM(clip_text=False, modality_embedding=False, clip_image=False, content_cnn=False)
+    else:
+        network = MCPMedSAM()
+    start_network(network.eval(), path, clip)
+    return network
+
+
+def main() -> None:
+    """Run the command line; bad input is told in one line."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        fire.Fire(export)
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Run an exported network with OpenVINO on the CPU; needs neither PyTorch nor MONAI."""
+
+from __future__ import annotations
+
+from functools import cache
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import openvino
+from openvino import properties
+from openvino.properties import hint
+
+from custom.errors import InputError
+from custom.export.folder import read_description
+from custom.inference.backend import Decoded
+
+# Fixed sizes, since OpenVINO computes graphs with a free size up to twice as slowly (it then moves tensors between
+# layouts that it otherwise leaves alone). With the content CNN more boxes at once are no faster than one by one.
+_BOXES_AT_ONCE, _BOXES_AT_ONCE_WITH_CNN = (4, 1), (1,)
+
+
+class OpenVINOBackend:
+    """A ``Backend`` for a folder written by ``python -m custom.export``.
+
+    Args:
+        folder: the exported network.
+        precision: "f32" or "bf16", how a network exported in one of these is run, "int8" for one exported so; that of
+            the export by default. Without the processor's instructions for bfloat16 it is run in float32.
+        cache_dir: folder for the compiled graphs, so that the next start is faster; none by default.
+        threads: of the processor; all cores by default.
+
+    Raises:
+        InputError: not an exported network, or a precision it cannot be run in.
+    """
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        precision: str | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.description = read_description(folder)
+        self.precision = self._checked(precision, folder)
+        self._folder, self._core = Path(folder), openvino.Core()
+        self._config: dict[str, object] = {
+            hint.performance_mode: hint.PerformanceMode.LATENCY,
+            hint.inference_precision: self._arithmetic(),
+        }
+        if cache_dir is not None:
+            self._config[properties.cache_dir] = str(cache_dir)
+        if threads is not None:
+            self._config[properties.inference_num_threads] = threads
+        cnn = self.description.components["content_cnn"]
+        self._boxes_at_once = _BOXES_AT_ONCE_WITH_CNN if cnn else _BOXES_AT_ONCE
+        self._request = cache(self._compile)
+        self._request("encoder", 1)
+
+    @property
+    def uses_modality(self) -> bool:
+        """Whether a modality prompts the network."""
+        return self.description.uses_modality
+
+    @property
+    def clip_image(self) -> bool:
+        """Whether the network takes CLIP's feature of each crop."""
+        return self.description.components["clip_image"]
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the crops in pixels."""
+        return self.description.crop_size
+
+    def _checked(self, precision: str | None, folder: str | PathLike[str]) -> str:
+        exported = self.description.precision
+        allowed = ("int8",) if exported == "int8" else ("f32", "bf16")
+        if precision is not None and precision not in allowed:
+            raise InputError(folder, "precision", repr(precision), f"{', '.join(allowed)} (exported in {exported})")
+        return precision or exported
+
+    def _arithmetic(self) -> openvino.Type:
+        """Tell the type of what is not quantised."""
+        capable = "BF16" in self._core.get_property("CPU", properties.device.capabilities)
+        return openvino.Type.bf16 if self.precision != "f32" and capable else openvino.Type.f32
+
+    def _compile(self, graph: str, count: int) -> openvino.InferRequest:
+        path = self._folder / f"{graph}.xml"
+        try:
+            model = self._core.read_model(path)
+            inputs = self.description.graphs[graph]["inputs"]
+            model.reshape({name: [count if size == -1 else size for size in shape] for name, shape in inputs.items()})
+            return self._core.compile_model(model, "CPU", self._config).create_infer_request()
+        except RuntimeError as error:
+            raise InputError(path, "graph", str(error).strip().splitlines()[-1], "one OpenVINO can run") from None
+
+    def encode(self, images: np.ndarray) -> list[np.ndarray]:
+        """Encode images, Bx3x256x256, into embeddings 1x256x64x64 float32."""
+        request = self._request("encoder", 1)
+        return [request.infer({"image": images[i : i + 1]})["embedding"] for i in range(len(images))]
+
+    def clip_features(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray | None:
+        """Return None: CLIP is not exported."""
+        return None
+
+    def decode(
+        self,
+        embedding: np.ndarray,
+        boxes: np.ndarray,
+        modality: int,
+        crops: np.ndarray,
+        image_features: np.ndarray | None = None,
+    ) -> Decoded:
+        """Decode N boxes of one image, as ``Backend`` tells.
+
+        Raises:
+            ValueError: no such modality.
+        """
+        if modality >= len(self.description.modalities):
+            raise ValueError(f"modality: found {modality}; allowed: below {len(self.description.modalities)}")
+        if image_features is None:
+            image_features = np.zeros((len(boxes), self.description.clip_width), np.float32)
+        by_box = {"boxes": boxes, "crops": crops, "image_features": image_features}
+        same = {"embedding": embedding, "modality": np.array([max(modality, -1)])}
+        names = self.description.graphs["decoder"]["inputs"]
+        parts, start = [], 0
+        while start < len(boxes):
+            count = next(size for size in self._boxes_at_once if size <= len(boxes) - start)
+            values = same | {name: value[start : start + count] for name, value in by_box.items()}
+            result = self._request("decoder", count).infer({name: values[name] for name in names})
+            parts.append([result[name] for name in self.description.graphs["decoder"]["outputs"]])
+            start += count
+        masks, iou, *logits = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return Decoded(masks, iou, logits[0] if logits else None)
