@@ -42,7 +42,7 @@ class FiniteLoss:
         (loss, iteration, names), self._pending = self._pending, None
         value = loss.read()
         if not math.isfinite(value):
-            remedy = "a finite number; look at these cases or lower --lr, then --resume True"
+            remedy = "a finite number; look at these cases, or start from last.pt with a lower --lr"
             raise InputError(f"iteration {iteration}", f"loss of {names}", value, remedy)
 
     @staticmethod

@@ -132,7 +132,7 @@ class Restarts:
             finite = torch.stack([p.isfinite().all() for p in self.save_dict["model"].parameters()]).all()
         if not finite:
             place = f"weights after {batch_names(engine.state.batch)}"
-            remedy = "finite ones; lower --lr, then --resume True"
+            remedy = "finite ones; start from last.pt with a lower --lr"
             raise InputError(f"iteration {engine.state.iteration}", place, "NaN or infinite values", remedy)
 
     def _newest(self) -> tuple[Path, dict[str, Any]] | None:
