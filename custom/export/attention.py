@@ -53,7 +53,8 @@ class _TwoWayBlock(nn.Module):
 
     def __init__(self, block: TwoWayBlock) -> None:
         super().__init__()
-        self.first, self.self_attn, self.mlp = block.first, block.self_attn, block.mlp
+        self.first, self.mlp = block.first, block.mlp
+        self.self_attn = _AmongTokens(block.self_attn)
         self.norm1, self.norm2, self.norm3, self.norm4 = block.norm1, block.norm2, block.norm3, block.norm4
         self.to_image = _TokensToImage(block.cross_attn_token_to_image)
         self.to_tokens = _ImageToTokens(block.cross_attn_image_to_token)
@@ -71,6 +72,28 @@ class _TwoWayBlock(nn.Module):
         tokens = self.norm2(tokens + self.to_image(tokens + token_pe, placed, image))
         tokens = self.norm3(tokens + self.mlp(tokens))
         return tokens, self.norm4(image + self.to_tokens(placed, tokens + token_pe, tokens))
+
+
+class _AmongTokens(nn.Module):
+    """Attention among the tokens, without matrix products.
+
+    OpenVINO (2026.4) computes the attention of so few tokens wrongly in bfloat16 once it has made one operation of it;
+    element by element it leaves the operations as they are.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.heads, self.out = attention.heads, attention.out_proj
+        self.query, self.key, self.value = attention.q_proj, attention.k_proj, attention.v_proj
+
+    def forward(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Attend: NxTxC each; returns NxTxC."""
+        query = _split(self.query(queries), self.heads).unsqueeze(3)  # NxHxTx1xD
+        key = _split(self.key(keys), self.heads).unsqueeze(2)  # NxHx1xTxD
+        value = _split(self.value(values), self.heads).unsqueeze(2)
+        weights = ((query * key).sum(dim=4) * query.shape[-1] ** -0.5).softmax(dim=3)  # NxHxTxT
+        out = (weights.unsqueeze(4) * value).sum(dim=3)  # NxHxTxTxD -> NxHxTxD
+        return self.out(out.transpose(1, 2).flatten(2))  # NxHxTxD -> NxTxHD
 
 
 class _TokensToImage(nn.Module):
@@ -93,7 +116,7 @@ class _TokensToImage(nn.Module):
 
     def forward(self, tokens: torch.Tensor, placed: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Attend: tokens NxTxC; image with and without its encoding, NxLxC or 1xLxC; returns NxTxC."""
-        query = self.query(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2) @ self.key  # NxTxHD -> NxHxTxC
+        query = _split(self.query(tokens), self.heads) @ self.key  # NxHxTxD -> NxHxTxC
         weights = _shared(query.flatten(1, 2), placed.transpose(1, 2)).softmax(dim=2)  # NxHTxL
         seen = _shared(weights, image).unflatten(1, (self.heads, -1)) @ self.value  # NxHTxC -> NxHxTxD
         return self.out(seen.transpose(1, 2).flatten(2))  # NxHxTxD -> NxTxHD
@@ -114,17 +137,19 @@ class _ImageToTokens(nn.Module):
         self.register_buffer("out", out.weight.detach().t().unflatten(0, (self.heads, size)))  # HxDxC
         self.register_buffer("out_bias", out.bias.detach() / self.heads)  # each head's weights sum to one
 
-    def _split(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # NxTxHD -> NxHxTxD
-
     def forward(self, placed: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Attend: image with its encoding NxLxC or 1xLxC, tokens with and without theirs NxTxC; returns NxLxC."""
-        key = self._split(self.key(keys))
+        key = _split(self.key(keys), self.heads)
         scores = _shared((key @ self.query).flatten(1, 2), placed.transpose(1, 2))  # NxHTxL
         scores = scores.unflatten(1, (self.heads, -1)) + key @ self.query_bias  # NxHxTxL
         weights = scores.softmax(dim=2).flatten(1, 2)
-        value = (self._split(self.value(values)) @ self.out + self.out_bias).flatten(1, 2)  # NxHTxC
+        value = (_split(self.value(values), self.heads) @ self.out + self.out_bias).flatten(1, 2)  # NxHTxC
         return weights.transpose(1, 2) @ value
+
+
+def _split(tokens: torch.Tensor, heads: int) -> torch.Tensor:
+    """NxTxHD -> NxHxTxD."""
+    return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
 def _shared(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

@@ -9,15 +9,30 @@ import numpy as np
 import pytest
 import torch
 
-from custom.errors import InputError
-from custom.export.__main__ import export
-from custom.inference.openvino_backend import OpenVINOBackend
 from custom.inference.torch_backend import TorchBackend
 
 SWITCHES = {
     "no prompts": {"modality_embedding": False, "content_cnn": False},
     "embedding and content CNN": {},
 }
+
+
+# Each runs in a process of its own, as users do: one with PyTorch to export, one without it to compute.
+EXPORT = [sys.executable, "-m", "custom.export"]
+DECODE = """
+import sys
+import numpy as np
+from custom.inference.openvino_backend import OpenVINOBackend
+folder, given, out = sys.argv[1:]
+inputs, backend = np.load(given), OpenVINOBackend(folder)
+embedding, result = backend.encode(inputs["images"])[1], {}
+for count in (1, 5):
+    boxes, crops = inputs["boxes"][:count], inputs["crops"][:count]
+    decoded = backend.decode(embedding, boxes, 4, crops, None)
+    result |= {f"{name}_{count}": value for name, value in decoded._asdict().items() if value is not None}
+np.savez(out, **result)
+assert not {"torch", "monai"} & set(sys.modules)
+"""
 
 
 @pytest.fixture(scope="module", params=SWITCHES, ids=str)
@@ -27,44 +42,30 @@ def exported(request, shared_lively_network, tmp_path_factory):
     network.prompt_encoder.components = replace(kept, clip_text=False, clip_image=False, **SWITCHES[request.param])
     folder = tmp_path_factory.mktemp("export")
     torch.save({"model": network.state_dict()}, folder / "model.pt")
-    export(str(folder / "model.pt"), str(folder / "exported"))
+    subprocess.run([*EXPORT, "--checkpoint", folder / "model.pt", "--out", folder / "exported"], check=True)
     yield network, folder / "exported"
     network.prompt_encoder.components = kept
 
 
-def decoded(backend, count):
-    rng = np.random.default_rng(0)
-    images = rng.random((2, 3, 256, 256), dtype=np.float32)
-    low = rng.random((count, 2), dtype=np.float32) * 120
-    boxes = np.concatenate([low, low + 20 + rng.random((count, 2), dtype=np.float32) * 100], axis=1)
-    crops = rng.random((count, 3, 64, 64), dtype=np.float32)
-    return backend.decode(backend.encode(images)[1], boxes, 4, crops, None)
-
-
-@pytest.mark.parametrize("count", [1, 5])
-def test_same_outputs_as_pytorch(count, exported):
+def test_same_outputs_as_pytorch_and_without_it(exported, tmp_path):
     network, folder = exported
-    expected, found = decoded(TorchBackend(network), count), decoded(OpenVINOBackend(folder), count)
-    np.testing.assert_allclose(found.mask_logits, expected.mask_logits, atol=1e-3)
-    np.testing.assert_allclose(found.iou, expected.iou, atol=1e-4)
-    assert (found.modality_logits is None) == (expected.modality_logits is None)
-    if expected.modality_logits is not None:
-        np.testing.assert_allclose(found.modality_logits, expected.modality_logits, atol=1e-3)
+    rng = np.random.default_rng(0)
+    low = rng.random((5, 2), dtype=np.float32) * 120
+    boxes = np.concatenate([low, low + 20 + rng.random((5, 2), dtype=np.float32) * 100], axis=1)
+    images, crops = rng.random((2, 3, 256, 256), dtype=np.float32), rng.random((5, 3, 64, 64), dtype=np.float32)
+    np.savez(tmp_path / "given.npz", images=images, boxes=boxes, crops=crops)
+    program = [sys.executable, "-c", DECODE, folder, tmp_path / "given.npz", tmp_path / "found.npz"]
+    subprocess.run(program, check=True)
 
-
-def test_runs_without_pytorch(exported):
-    _, folder = exported
-    code = f"""
-import sys
-import numpy as np
-from custom.inference.openvino_backend import OpenVINOBackend
-backend = OpenVINOBackend({str(folder)!r})
-embedding = backend.encode(np.zeros((1, 3, 256, 256), np.float32))[0]
-boxes, crops = np.array([[9, 9, 80, 90]], np.float32), np.zeros((1, 3, 64, 64), np.float32)
-assert backend.decode(embedding, boxes, -1, crops, None).mask_logits.shape == (1, 256, 256)
-assert not {{"torch", "monai"}} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+    found, backend = np.load(tmp_path / "found.npz"), TorchBackend(network)
+    embedding = backend.encode(images)[1]
+    for count in (1, 5):
+        expected = backend.decode(embedding, boxes[:count], 4, crops[:count], None)
+        np.testing.assert_allclose(found[f"mask_logits_{count}"], expected.mask_logits, atol=1e-3)
+        np.testing.assert_allclose(found[f"iou_{count}"], expected.iou, atol=1e-4)
+        assert (f"modality_logits_{count}" in found) == (expected.modality_logits is not None)
+        if expected.modality_logits is not None:
+            np.testing.assert_allclose(found[f"modality_logits_{count}"], expected.modality_logits, atol=1e-3)
 
 
 def test_description_tells_where_it_comes_from(exported):
@@ -74,11 +75,15 @@ def test_description_tells_where_it_comes_from(exported):
     assert told["components"]["content_cnn"] == network.components.content_cnn
 
 
-def test_bad_options(tmp_path):
-    with pytest.raises(InputError, match=r"precision: found 'f16'; allowed: f32, bf16, int8"):
-        export("lite_medsam", str(tmp_path / "out"), precision="f16")
-    with pytest.raises(InputError, match="calibrate"):
-        export("lite_medsam", str(tmp_path / "out"), precision="int8")
-    with pytest.raises(InputError):
-        OpenVINOBackend(tmp_path / "nothing")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--precision", "f16"], "precision: found 'f16'; allowed: f32, bf16, int8"),
+        (["--precision", "int8"], "calibrate: found None; allowed: a prepared set"),
+    ],
+)
+def test_bad_options(options, expected, tmp_path):
+    program = [*EXPORT, "--checkpoint", "lite_medsam", "--out", tmp_path / "out", *options]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 1 and expected in done.stderr
     assert not (tmp_path / "out").exists()
