@@ -62,7 +62,7 @@ def segment(
         clip: the CLIP the weights were trained with: auto, none, a hub name or a local folder.
         backend: torch, or openvino, which runs an exported model and needs no PyTorch.
         model: folder of the exported model.
-        precision: of the arithmetic: f32 or bf16; an exported model has its own, f32, bf16 or int8.
+        precision: of the arithmetic: f32 or bf16.
         device: where PyTorch computes, e.g. cpu or cuda:1.
         overlap: what a pixel in several masks becomes: logit (the largest), smaller (mask), last (box).
         separate: True writes a file for each box, <name>_mask_<k>.* with 0 and 1.

@@ -20,8 +20,6 @@ from custom.networks import MCPMedSAM, lite_medsam_path, start_network
 from custom.networks.checkpoint import LITE_MEDSAM, read_state_dict, recognise_layout
 from custom.networks.tiny_vit import EMBEDDING_SIZE
 
-_PACKAGES = ("mcp-medsam", "openvino", "torch", "nncf")
-
 
 def export(
     checkpoint: str,
@@ -29,7 +27,6 @@ def export(
     *,
     precision: str = "f32",
     onnx: bool = False,
-    calibrate: str | None = None,
     clip: str = "none",
 ) -> None:
     """Write encoder.xml, decoder.xml (with their .bin) and model.json, whole or not at all.
@@ -40,9 +37,8 @@ def export(
     Args:
         checkpoint: weights; "lite_medsam" for LiteMedSAM's.
         out: folder; an earlier export in it is replaced.
-        precision: f32; bf16, the same graphs, run in bfloat16; int8, quantised after training.
+        precision: f32; bf16, the same graphs, run in bfloat16.
         onnx: True also writes encoder.onnx and decoder.onnx (opset 20, always float32).
-        calibrate: prepared set whose training part shows the quantisation typical values; needed for int8.
         clip: the CLIP the weights were trained with, for those that hold no text table or that are to take CLIP's
             image features: none, auto, a hub name or a local folder.
 
@@ -51,17 +47,11 @@ def export(
     """
     if precision not in PRECISIONS:
         raise InputError("arguments", "precision", repr(precision), ", ".join(PRECISIONS))
-    if (precision == "int8") != (calibrate is not None):
-        raise InputError("arguments", "calibrate", calibrate, "a prepared set for int8, nothing for others")
     check_out(str(out))
     path = lite_medsam_path() if checkpoint == "lite_medsam" else Path(checkpoint)
     network = load(path, clip)
     graphs = {"encoder": encoder_graph(network), "decoder": decoder_graph(network)}
     models = {name: to_openvino(graph) for name, graph in graphs.items()}
-    if precision == "int8":
-        from custom.export.quantisation import quantise  # needs NNCF, which takes seconds to import
-
-        models = quantise(models, network, calibrate)
     description = Description(
         checkpoint=path.name,
         digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],

@@ -96,9 +96,7 @@ class _SparsePrompts(nn.Module):
             rows = torch.tensor([*range(count), -1])  # unknown comes last, so that it is row -1 of the table
             self.register_buffer("modality_tokens", encoder.modality_token(rows, None).detach())
 
-    def forward(
-        self, boxes: torch.Tensor, modality: torch.Tensor, image_features: torch.Tensor | None
-    ) -> torch.Tensor:
+    def forward(self, boxes: torch.Tensor, modality: torch.Tensor, image_features: torch.Tensor | None) -> torch.Tensor:
         """Return the tokens; arguments as in ``DecoderGraph``."""
         count = boxes.shape[0]
         corners = self.position((boxes.reshape(-1, 2, 2) + 0.5) / IMAGE_SIZE) + self.corner_embed

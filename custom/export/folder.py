@@ -1,4 +1,4 @@
-"""A folder with an exported network: ``encoder`` and ``decoder`` as .xml and .bin, and ``model.json`` that tells of them."""
+"""A folder with an exported network: ``encoder`` and ``decoder`` (.xml and .bin), and ``model.json`` about them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from custom.errors import InputError
 
 FORMAT, VERSION = "mcp-medsam-openvino", 1
 DESCRIPTION = "model.json"
-PRECISIONS = ("f32", "bf16", "int8")
+PRECISIONS = ("f32", "bf16")
 _ALLOWED_FOLDER = "a folder that `python -m custom.export` wrote"
 
 
@@ -25,7 +25,7 @@ class Description:
     Attributes:
         checkpoint: name of the weights' file.
         digest: first 16 hexadecimal digits of that file's SHA-256.
-        precision: "f32", "bf16" (the same graphs, run in bfloat16) or "int8" (quantised).
+        precision: "f32", or "bf16" (the same graphs, run in bfloat16).
         components: the prompt components and whether each is on.
         modalities: names in the order of their indices.
         crop_size: side of the crops the content CNN takes, pixels.

@@ -69,7 +69,7 @@ def openvino_model(folder: str | None, *, precision: str | None = None) -> Model
 
     Args:
         folder: what ``python -m custom.export`` wrote.
-        precision: "f32", "bf16" or "int8", as the export allows it; that of the export by default.
+        precision: "f32" or "bf16"; that of the export by default.
 
     Raises:
         InputError: no such folder.

@@ -12,7 +12,7 @@ from openvino import properties
 from openvino.properties import hint
 
 from custom.errors import InputError
-from custom.export.folder import read_description
+from custom.export.folder import PRECISIONS, read_description
 from custom.inference.backend import Decoded
 
 # Fixed sizes, since OpenVINO computes graphs with a free size up to twice as slowly (it then moves tensors between
@@ -25,8 +25,8 @@ class OpenVINOBackend:
 
     Args:
         folder: the exported network.
-        precision: "f32" or "bf16", how a network exported in one of these is run, "int8" for one exported so; that of
-            the export by default. Without the processor's instructions for bfloat16 it is run in float32.
+        precision: "f32" or "bf16"; that of the export by default. Without the processor's instructions for bfloat16
+            it is float32.
         cache_dir: folder for the compiled graphs, so that the next start is faster; none by default.
         threads: of the processor; all cores by default.
 
@@ -73,14 +73,12 @@ class OpenVINOBackend:
         return self.description.crop_size
 
     def _checked(self, precision: str | None, folder: str | PathLike[str]) -> str:
-        exported = self.description.precision
-        allowed = ("int8",) if exported == "int8" else ("f32", "bf16")
-        if precision is not None and precision not in allowed:
-            raise InputError(folder, "precision", repr(precision), f"{', '.join(allowed)} (exported in {exported})")
-        return precision or exported
+        if precision is not None and precision not in PRECISIONS:
+            raise InputError(folder, "precision", repr(precision), ", ".join(PRECISIONS))
+        return precision or self.description.precision
 
     def _arithmetic(self) -> openvino.Type:
-        """Tell the type of what is not quantised."""
+        """Tell the type the processor can compute in."""
         capable = "BF16" in self._core.get_property("CPU", properties.device.capabilities)
         return openvino.Type.bf16 if self.precision != "f32" and capable else openvino.Type.f32
 

@@ -14,7 +14,6 @@ from timm.layers import LayerNorm2d
 from timm.models.tiny_vit import ConvNorm, MBConv, PatchMerging, TinyVitBlock
 from torch import nn
 
-
 EMBEDDING_SIZE = 64
 EMBEDDING_WIDTH = 256
 

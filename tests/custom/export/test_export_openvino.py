@@ -75,15 +75,8 @@ def test_description_tells_where_it_comes_from(exported):
     assert told["components"]["content_cnn"] == network.components.content_cnn
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (["--precision", "f16"], "precision: found 'f16'; allowed: f32, bf16, int8"),
-        (["--precision", "int8"], "calibrate: found None; allowed: a prepared set"),
-    ],
-)
-def test_bad_options(options, expected, tmp_path):
-    program = [*EXPORT, "--checkpoint", "lite_medsam", "--out", tmp_path / "out", *options]
-    done = subprocess.run(program, capture_output=True, text=True)
-    assert done.returncode == 1 and expected in done.stderr
+def test_unknown_precision(tmp_path):
+    program = [*EXPORT, "--checkpoint", "lite_medsam", "--out", tmp_path / "out"]
+    done = subprocess.run([*program, "--precision", "f16"], capture_output=True, text=True)
+    assert done.returncode == 1 and "precision: found 'f16'; allowed: f32, bf16" in done.stderr
     assert not (tmp_path / "out").exists()
