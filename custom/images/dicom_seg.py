@@ -16,13 +16,13 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels import pixel_array
 from pydicom.sr.codedict import codes
 
-from custom import __version__
 from custom.errors import InputError
 from custom.files import write_whole
 from custom.images.decoding import as_label, decoding
 from custom.images.dicom import DicomSeries
 from custom.images.dicom_files import text_of
 from custom.images.dicom_planes import Plane, frame_group, planes_of
+from custom.version import __version__
 
 NAME = "MCP-MedSAM"
 _ON_GRID = 0.2  # voxels: how far a segmented pixel may lie from the voxel it is given to

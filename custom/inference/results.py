@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from custom import __version__
 from custom.files import write_whole
 from custom.inference.mask_files import mask_ending, write_mask, write_png
 from custom.inference.overlay import draw_montage, draw_overlay
 from custom.inference.segmenter import Segmentation
 from custom.inference.sources import InputImage
 from custom.modalities import MODALITIES
+from custom.version import __version__
 
 #: From this probability on, the network contradicts a declared modality.
 SURE = 0.5

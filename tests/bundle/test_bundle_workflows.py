@@ -177,3 +177,8 @@ def test_bad_options_end_in_one_line(options, expected, small_set, tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and expected in last
     assert "Traceback" not in done.stderr
+
+
+def test_results_can_be_written_from_the_bundle_s_folder(tmp_path):
+    done = in_other_folder(f"import sys; sys.path.insert(0, {str(BUNDLE)!r}); import custom.inference.results", tmp_path)
+    assert done.returncode == 0, done.stderr
