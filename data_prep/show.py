@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import find_objects
 
-from custom.data.prepared import CaseRecord, load_dataset, open_array
+from custom.data.prepared import CaseRecord, load_dataset, read_slice
 from custom.errors import InputError
 from custom.files import write_whole
 from custom.inference.overlay import draw_overlay
@@ -84,7 +84,7 @@ def _tile(case: CaseRecord, seed: int) -> Image.Image:
     """Draw one slice of a case with its masks and a caption."""
     rng = np.random.default_rng([seed, zlib.crc32(case.case.encode())])
     z, ids = case.slices[rng.integers(len(case.slices))]
-    label = np.asarray(open_array(case.label)[z])
+    label = read_slice(case.label, z)
     numbers = np.zeros(np.iinfo(label.dtype).max + 1, np.int32)
     numbers[list(ids)] = np.arange(1, len(ids) + 1)
     masks = numbers[label]  # HxW, value k for the k-th id listed
@@ -94,7 +94,7 @@ def _tile(case: CaseRecord, seed: int) -> Image.Image:
     boxes = np.array([[x.start, y.start, x.stop - 1, y.stop - 1] for y, x in found])
     height, width = (max(1, round(n * TILE / max(label.shape))) for n in label.shape)
     scale = np.array([width / label.shape[1], height / label.shape[0]] * 2)
-    small = Image.fromarray(np.array(open_array(case.image)[z])).resize((width, height), Image.Resampling.BILINEAR)
+    small = Image.fromarray(read_slice(case.image, z)).resize((width, height), Image.Resampling.BILINEAR)
     nearest = Image.fromarray(masks).resize((width, height), Image.Resampling.NEAREST)
     drawn = draw_overlay(np.asarray(small), np.asarray(nearest), ((boxes + 0.5) * scale - 0.5).clip(0))
     tile = Image.new("RGB", (TILE + 2 * _GAP, TILE + _CAPTION + _GAP), _BACKGROUND)

@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-from custom.data.prepared import load_dataset, open_array
+from custom.data.prepared import load_dataset, read_slice
 from custom.errors import InputError
 
 TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "bundle" / "configs" / "train.json"
@@ -113,7 +113,7 @@ def _time_slices(path: Path, depth: int, before: Callable[[Path], None] | None =
         if before is not None:
             before(path)
         start = time.perf_counter()
-        np.array(open_array(path)[z])
+        read_slice(path, int(z))
         times.append(1e3 * (time.perf_counter() - start))
     return median(times)
 

@@ -15,7 +15,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from monai.utils import convert_to_tensor
 
-from custom.data.prepared import open_array
+from custom.data.prepared import read_slice
 from custom.errors import InputError
 from custom.images.frame import Frame, crop_box
 from custom.transforms.boxes import tight_boxes
@@ -41,7 +41,7 @@ class LoadSliced(MapTransform):
         """Replace the paths by tensors."""
         item = dict(data)
         for key in self.key_iterator(item):
-            plane = np.array(open_array(item[key])[item[self.slice_key]])  # a copy: only this slice leaves the disk
+            plane = read_slice(item[key], int(item[self.slice_key]))
             if key != self.image_key:
                 item[key] = torch.from_numpy(plane.astype(np.int32)).unsqueeze(0)  # HxW -> 1xHxW
             elif plane.ndim == 2:

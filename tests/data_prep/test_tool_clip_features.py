@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import DataLoader
-from monai.transforms import Compose, RandFlipd, SelectItemsd
+from monai.transforms import Compose
 
 from custom.data.clip_features import ClipFeatures
 from custom.data.datasets import MaskDataset, SliceDataset
@@ -19,10 +20,9 @@ from custom.transforms import (
     LoadClipFeatured,
     LoadSliced,
     PickMasksd,
-    RandBoxd,
-    ToFramed,
 )
 from data_prep.clip_features import cache_clip_features
+from data_prep.speed import TRAIN_CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -90,23 +90,17 @@ def test_training_batch(cached, tiny_clip_folder):
         def encode_image(self, crop):
             raise AssertionError("CLIP ran")
 
-    keys = ["image", "label", "boxes", "crop", "clip_crop", "image_feature", "modality_index", "case"]
-    transform = Compose(
-        [
-            LoadSliced(["image", "label"]),
-            LoadClipFeatured(cached.root, clip=str(tiny_clip_folder)),
-            PickMasksd("label"),
-            RandFlipd(["image", "label"], prob=1, spatial_axis=0),
-            RandBoxd("label", max_shift=5),
-            CropBoxesd("image", crops={"crop": 64}),
-            ToFramed("image", mask_keys=["label"]),
-            SelectItemsd(keys, allow_missing_keys=True),
-        ]
+    parser = ConfigParser()
+    parser.read_config(TRAIN_CONFIG)
+    parser.update(
+        {"dataset_dir": str(cached.root), "clip": str(tiny_clip_folder), "cached_clip": True, "flip_prob": 1.0}
     )
+    transform = parser.get_parsed_content("train#preprocessing")
     for workers in (0, 1):
         loader = DataLoader(MaskDataset(cached.validation, transform), batch_size=5, num_workers=workers)
         (batch,) = loader
         for clip in (None, Refuses()):
+            assert "clip_crop" not in batch
             prompts = PromptPrepareBatch(clip=clip)(batch, "cpu")[3]
             assert prompts["image_feature"].shape == (5, 1, 16)
             reader = ClipFeatures(cached.root)

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from custom.data.prepared import load_dataset, open_array
+from custom.data.prepared import load_dataset, open_array, read_slice
 from custom.errors import InputError
 
 
@@ -123,6 +123,19 @@ def test_many_cases_are_quick(tmp_path):
     start = time.perf_counter()
     assert len(load_dataset(tmp_path).training) == 1500
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((1, 5, 7), np.uint8), ((9, 300, 41), np.uint16), ((4, 64, 64, 3), np.uint8)],  # below, across and at page ends
+)
+def test_read_slice(tmp_path, shape, dtype):
+    array = np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
+    np.save(tmp_path / "a.npy", array)
+    for z in range(len(array)):
+        found = read_slice(tmp_path / "a.npy", z)
+        assert found.dtype == dtype and found.flags.writeable and type(found) is np.ndarray
+        np.testing.assert_array_equal(found, array[z])
 
 
 def test_open_array(tmp_path):
