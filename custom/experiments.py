@@ -21,13 +21,11 @@ from typing import Any
 
 import fire
 
+from custom.bundle_folder import CONFIGS
 from custom.errors import InputError
 from custom.files import write_whole
 from custom.report import METRICS, compare, read_run, write_report
 
-_ROOT = Path(__file__).resolve().parents[1]
-# Beside the package is the bundle, or the package is inside it.
-CONFIGS = next((p for p in (_ROOT / "configs", _ROOT / "bundle" / "configs") if p.is_dir()), _ROOT / "configs")
 BUNDLE_COMMAND = (sys.executable, "-m", "monai.bundle", "run")
 COLUMNS = ("overlay", "seed", "samples", "seconds", *METRICS)
 _OWN_KEYS = ("config_file", "ckpt_dir", "output_dir", "seed", "resume")

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import fire
 
+from custom.bundle_folder import BUNDLE
 from custom.errors import InputError
 from custom.files import write_whole
 
 NAME = "mcp_medsam"
 _PACKAGE = Path(__file__).resolve().parent
-_BUNDLE = _PACKAGE.parent / "bundle"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: dates would make two builds differ
 # Named one by one, so that no cache, log or data set gets in.
 _PARTS = ("configs/**/*.json", "configs/*.conf", "docs/*", "models/model.pt", "LICENSE")
@@ -35,7 +35,7 @@ def build(out: str, *, bundle: str | None = None) -> None:
     Raises:
         InputError: the bundle has no metadata, no version or no weights, or ``out`` cannot be written.
     """
-    source = _BUNDLE if bundle is None else Path(str(bundle))
+    source = BUNDLE if bundle is None else Path(str(bundle))
     version = _version(source / "configs" / "metadata.json")
     if not (source / "models" / "model.pt").is_file():
         raise InputError(source, "models/model.pt", "no file", "the weights of the release")

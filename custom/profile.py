@@ -24,8 +24,8 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.engines.utils import IterationEvents
 
+from custom.bundle_folder import CONFIGS
 from custom.errors import InputError
-from custom.experiments import CONFIGS
 
 # What the configuration does for speed, undone: float32, eager, memory as it comes.
 PLAIN = {

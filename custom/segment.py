@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fire
 
+from custom.bundle_folder import BUNDLE
 from custom.errors import InputError
 from custom.images.intensity import parse_window
 from custom.inference.cases import list_cases
@@ -17,8 +18,7 @@ from custom.inference.folder import Options, refuse_overwriting, segment_case, s
 from custom.inference.models import Model, openvino_model, torch_model
 from custom.modalities import canonical_modality
 
-_ROOT = Path(__file__).resolve().parents[1]  # the repository, or a release with the package inside the bundle
-DEFAULT_CHECKPOINT = (_ROOT / "bundle" if (_ROOT / "bundle").is_dir() else _ROOT) / "models" / "model.pt"
+DEFAULT_CHECKPOINT = BUNDLE / "models" / "model.pt"
 BACKENDS = ("torch", "openvino")
 
 

@@ -1,3 +1,9 @@
-"""The version of the package; here, since the package itself may be reached through the bundle's stand-in."""
+"""The version, which the bundle's metadata tells for everything here."""
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+import json
+
+from custom.bundle_folder import CONFIGS
+
+__version__: str = json.loads((CONFIGS / "metadata.json").read_text(encoding="utf-8"))["version"]

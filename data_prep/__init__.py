@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from custom.bundle_folder import BUNDLE
 
 #: Where ``python -m data_prep demo`` writes when no ``--out`` is given.
-DEFAULT_DEMO_DIR = Path(__file__).resolve().parents[1] / "data" / "demo"
+DEFAULT_DEMO_DIR = BUNDLE.parent / "data" / "demo"

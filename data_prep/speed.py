@@ -15,10 +15,10 @@ from statistics import median
 
 import numpy as np
 
+from custom.bundle_folder import CONFIGS
 from custom.data.prepared import load_dataset, read_slice
 from custom.errors import InputError
 
-TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "bundle" / "configs" / "train.json"
 _SIDE, _DEPTHS, _READS = 512, (8, 800), 50
 _ROUND = 64  # samples timed together
 
@@ -126,7 +126,7 @@ def _time_samples(dataset_dir: str, seconds: float) -> tuple[float, float, dict[
 
     torch.set_num_threads(1)
     parser = ConfigParser()
-    parser.read_config(str(TRAIN_CONFIG))
+    parser.read_config(CONFIGS / "train.json")
     parser.update({"dataset_dir": dataset_dir, "crops": {"crop": 64}})
     parser.get_parsed_content("initialize")
     dataset, sampler = parser.get_parsed_content("train#dataset"), parser.get_parsed_content("train#sampler")

@@ -6,13 +6,14 @@ import pytest
 
 from custom import package
 from custom.errors import InputError
+from custom.version import __version__
 
 
 @pytest.fixture
 def bundle(tmp_path):
     """The repository's bundle with some bytes as weights, and things that do not belong into a release."""
     folder = tmp_path / "bundle"
-    shutil.copytree(package._BUNDLE, folder, ignore=shutil.ignore_patterns("models", "eval", "__pycache__"))
+    shutil.copytree(package.BUNDLE, folder, ignore=shutil.ignore_patterns("models", "eval", "__pycache__"))
     for name in ("models/model.pt", "models/last.pt", "eval/cases.csv", "data/private.npy", "docs/__pycache__/a.pyc"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"weights")
@@ -31,7 +32,7 @@ def test_two_builds_on_two_days_are_the_same_bytes(bundle, tmp_path):
         os.utime(path, (1e9, 1e9))
         os.chmod(path, 0o700)
     second = built(bundle, tmp_path / "b")
-    assert first.name == second.name == "mcp_medsam_v0.1.0.zip"
+    assert first.name == second.name == f"mcp_medsam_v{__version__}.zip"
     assert first.read_bytes() == second.read_bytes()
 
 

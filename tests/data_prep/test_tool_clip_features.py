@@ -7,6 +7,7 @@ from monai.bundle import ConfigParser
 from monai.data import DataLoader
 from monai.transforms import Compose
 
+from custom.bundle_folder import CONFIGS
 from custom.data.clip_features import ClipFeatures
 from custom.data.datasets import MaskDataset, SliceDataset
 from custom.data.prepared import PreparedSet, load_dataset
@@ -22,7 +23,6 @@ from custom.transforms import (
     PickMasksd,
 )
 from data_prep.clip_features import cache_clip_features
-from data_prep.speed import TRAIN_CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_training_batch(cached, tiny_clip_folder):
             raise AssertionError("CLIP ran")
 
     parser = ConfigParser()
-    parser.read_config(TRAIN_CONFIG)
+    parser.read_config(CONFIGS / "train.json")
     parser.update(
         {"dataset_dir": str(cached.root), "clip": str(tiny_clip_folder), "cached_clip": True, "flip_prob": 1.0}
     )

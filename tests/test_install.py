@@ -1,0 +1,65 @@
+"""``pip install .`` as its users meet it: the package under its own name, without the repository."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from skimage import data, io
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("installed")
+    options = ["--quiet", "--no-deps", "--disable-pip-version-check", "--target", str(folder)]
+    subprocess.run([sys.executable, "-m", "pip", "install", str(ROOT), *options], check=True)
+    return folder
+
+
+def run(installed, folder, *arguments):
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_no_name_of_the_repository_is_left(installed):
+    assert {path.name for path in installed.iterdir() if "dist-info" not in path.name} == {"mcp_medsam", "bin"}
+    for path in (installed / "mcp_medsam").rglob("*"):
+        if path.suffix in (".py", ".json"):
+            text = path.read_text()
+            assert "import custom" not in text and "from custom" not in text and '"custom.' not in text, path
+            assert "import data_prep" not in text and "from data_prep" not in text, path
+    assert (installed / "mcp_medsam" / "py.typed").is_file()
+
+
+def test_segment(installed, tmp_path):
+    io.imsave(tmp_path / "eye.png", data.retina()[300:900:2, 100:1000:2])
+    code = """
+import sys
+from mcp_medsam import segment, version
+sys.argv = ["segment", "eye.png", "--boxes", "[[20,130,90,230]]", "--modality", "fundus", "--out", "out"]
+sys.argv += ["--checkpoint", "lite_medsam", "--clip", "none"]
+segment.main()
+assert version.__version__ and "custom" not in sys.modules and "data_prep" not in sys.modules
+"""
+    done = run(installed, tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert io.imread(tmp_path / "out" / "eye_mask.png").max() == 1
+
+
+def test_train_from_elsewhere(installed, prepared_demo, tmp_path):
+    code = f"""
+from monai.bundle import ConfigParser
+from mcp_medsam.bundle_folder import CONFIGS
+from mcp_medsam.data_prep.cli import Commands
+Commands().check({str(prepared_demo.root)!r})
+parser = ConfigParser()
+parser.read_config(CONFIGS / "train.json")
+parser.update({{"dataset_dir": {str(prepared_demo.root)!r}, "clip": "none", "output_dir": "out", "ckpt_dir": "ckpt"}})
+print(type(parser.get_parsed_content("train#dataset")[0]["crop"]), type(parser.get_parsed_content("network")))
+"""
+    done = run(installed, tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "mcp_medsam.networks.mcp_medsam.MCPMedSAM" in done.stdout
