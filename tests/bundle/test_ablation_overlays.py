@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from monai.bundle import ConfigParser, run
+from monai.bundle import ConfigParser, ConfigWorkflow, run
 
 from custom.networks import MCPMedSAM, PromptComponents, load_checkpoint
 
@@ -62,23 +62,21 @@ def test_what_an_overlay_sets(name, tiny_clip_folder):
 
 
 @pytest.fixture(scope="module")
-def two_cases(prepared_demo, tmp_path_factory):
-    """One training case and one validation case of the demo set."""
-    index = json.loads((prepared_demo.root / "dataset.json").read_text())
-    for part in ("training", "validation"):
-        case = next(case for case in index[part] if case["modality"] == "US")
-        index[part] = [case | {key: str(prepared_demo.root / case[key]) for key in ("image", "label")}]
-    folder = tmp_path_factory.mktemp("two_cases")
-    (folder / "dataset.json").write_text(json.dumps(index))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def natural_weights(tmp_path_factory):
     """The weights of a network of timm, in the place of those of its hub."""
     path = tmp_path_factory.mktemp("timm") / "weights.pth"
     torch.save(timm.create_model("tiny_vit_5m_224").state_dict(), path)
     return path
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_properties(name, two_cases, natural_weights, tiny_clip_folder, tmp_path):
+    clip = {"natural_clip" if name == "clip_natural" else "clip": str(tiny_clip_folder)}
+    options = clip | ({"encoder_weights": str(natural_weights)} if name == "encoder_natural" else {})
+    places = {"dataset_dir": str(two_cases), "output_dir": str(tmp_path), "ckpt_dir": str(tmp_path)}
+    workflow = ConfigWorkflow(configs(name), workflow_type="train", device="cpu", **options, **places)
+    workflow.initialize()
+    assert workflow.check_properties() == []
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,26 @@
 
 import functools
 import http.server
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 
 from custom import package
 from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
 
-BUNDLE = Path(package.__file__).parents[1] / "bundle"
+ROOT = Path(package.__file__).parents[1]
+BUNDLE = ROOT / "bundle"
+SCHEMA = ROOT.parent / "shared" / "reference" / "meta_schema_20240725.json"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +56,7 @@ def in_folder(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("way", ["file", "http"])
-def test_download_load_and_run(way, zip_file, served, tmp_path):
+def test_download_and_load(way, zip_file, served, tmp_path):
     url = zip_file.as_uri() if way == "file" else f"{served}/{zip_file.name}"
     code = f"""
 import monai.bundle, torch
@@ -64,17 +69,77 @@ for kind in ("train", "inference"):
 import custom.networks
 assert "zoo/mcp_medsam/custom" in custom.networks.__file__
 for kind, name in (("train", "train"), ("infer", "inference")):
-    workflow = monai.bundle.create_workflow(config_file=f"zoo/mcp_medsam/configs/{{name}}.json", workflow_type=kind,
-                                            clip="none", dataset_dir="in")
-    assert kind == "train" or workflow.check_properties() == [], kind
+    monai.bundle.create_workflow(config_file=f"zoo/mcp_medsam/configs/{{name}}.json", workflow_type=kind, clip="none",
+                                 dataset_dir="in")
 """
     (tmp_path / "in").mkdir()
     np.savez(tmp_path / "in" / "2D_US_a.npz", imgs=np.zeros((8, 9), np.uint8), boxes=[[1, 1, 5, 5]])
     done = in_folder(tmp_path, "-c", code)
     assert done.returncode == 0, done.stdout + done.stderr
-    if way == "file":  # the same files whichever way they came
-        config = "zoo/mcp_medsam/configs/inference.json"
-        options = ["--dataset_dir", "in", "--output_dir", "out", "--clip", "none"]
-        done = in_folder(tmp_path, "-m", "monai.bundle", "run", "--config_file", config, *options)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert np.load(tmp_path / "out" / "2D_US_a.npz")["segs"].shape == (8, 9)
+
+
+@pytest.fixture(scope="module")
+def unpacked(zip_file, tmp_path_factory) -> Path:
+    """The folder "configs" of a release in an empty folder."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(zip_file) as archive:
+        archive.extractall(folder)
+    return folder / "mcp_medsam" / "configs"
+
+
+def test_train_evaluate_and_segment(unpacked, small_set, tmp_path):
+    code = f"""
+from monai.bundle import run, verify_metadata, verify_net_in_out
+configs, schema = {str(unpacked)!r}, {str(SCHEMA)!r}
+options = dict(dataset_dir={str(small_set)!r}, ckpt_dir="models", clip="none", num_workers=0, val_slices=1, val_masks=1)
+short = dict(batch_size=1, epochs=1, epoch_length=1, freeze_image_encoder=True, checkpoint="lite_medsam")
+run("training", config_file=f"{{configs}}/train.json", output_dir="train", **options, **short)
+run("evaluating", config_file=[f"{{configs}}/{{n}}.json" for n in ("train", "evaluate")], output_dir="eval", **options)
+run(config_file=f"{{configs}}/inference.json", dataset_dir="in", output_dir="out", clip="none")
+if {SCHEMA.is_file()}:
+    verify_metadata(meta_file=f"{{configs}}/metadata.json", filepath=schema)
+verify_net_in_out(net_id="network_def", meta_file=f"{{configs}}/metadata.json",
+                  config_file=f"{{configs}}/inference.json", device="cpu")
+import custom
+assert custom.__file__.startswith(str(configs).removesuffix("configs"))
+"""
+    (tmp_path / "in").mkdir()
+    np.savez(tmp_path / "in" / "2D_US_a.npz", imgs=np.zeros((8, 9), np.uint8), boxes=[[1, 1, 5, 5]])
+    done = in_folder(tmp_path, "-c", code)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert np.load(tmp_path / "out" / "2D_US_a.npz")["segs"].shape == (8, 9)
+    trained, tested = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("train", "eval"))
+    assert trained["mean"] == tested["mean"]
+    told = done.stdout + done.stderr
+    assert "data shape of network is verified with no error" in told
+    assert "metadata is verified with no error" in told or not SCHEMA.is_file()
+
+
+TRAIN, EVALUATE = ("train.json",), ("train.json", "evaluate.json")
+WORKFLOWS = {
+    TRAIN: "train",
+    EVALUATE: "train",
+    ("inference.json",): "infer",
+    (*TRAIN, "multi_gpu_train.json"): "train",
+    (*EVALUATE, "multi_gpu_evaluate.json"): "train",
+}
+
+
+@pytest.mark.parametrize("names", WORKFLOWS, ids=lambda names: names[-1])
+def test_properties(names, unpacked, small_set, tmp_path, monkeypatch):
+    """Overlays for several processes run as one process here; those of ``ablation/`` are tested beside."""
+    process = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29517}
+    for name, value in process.items():
+        monkeypatch.setenv(name, str(value))
+    np.savez(tmp_path / "2D_US_a.npz", imgs=np.zeros((8, 9), np.uint8), boxes=[[1, 1, 5, 5]])
+    dataset = tmp_path if WORKFLOWS[names] == "infer" else small_set
+    options = {"clip": "none", "dataset_dir": str(dataset), "output_dir": str(tmp_path), "device": "cpu"}
+    workflow = ConfigWorkflow([str(unpacked / name) for name in names], workflow_type=WORKFLOWS[names], **options)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    workflow.finalize()
+
+
+def test_no_config_is_left_out(unpacked):
+    others = {path.relative_to(unpacked).as_posix() for path in unpacked.glob("*.json")}
+    assert others == {name for names in WORKFLOWS for name in names} | {"metadata.json"}
