@@ -1,7 +1,8 @@
 """Build the release of the bundle: ``python -m custom.package --out DIR`` writes ``mcp_medsam_v<version>.zip``.
 
 The zip is what ``monai.bundle.download`` and ``load`` take: one folder ``mcp_medsam`` with the bundle and, in place of
-the small ``bundle/custom``, the package itself. The same files give the same bytes on any day.
+the small ``bundle/custom``, the package itself; ``data_prep`` lies beside it. The same files give the same bytes on any
+day.
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ def _files(bundle: Path) -> Iterator[tuple[Path, str]]:
         for path in bundle.glob(pattern):
             if path.is_file():
                 yield path, path.relative_to(bundle).as_posix()
-    for path in _PACKAGE.rglob("*.py"):
-        yield path, f"custom/{path.relative_to(_PACKAGE).as_posix()}"
+    for folder, pattern in (("custom", "*.py"), ("custom", "label_app/requirements.txt"), ("data_prep", "*.py")):
+        root = _PACKAGE.parent / folder
+        for path in root.rglob(pattern):
+            yield path, f"{folder}/{path.relative_to(root).as_posix()}"
 
 
 def _version(metadata: Path) -> str:

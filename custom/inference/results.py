@@ -95,7 +95,7 @@ def write_results(result: CaseResult, folder: Path, name: str) -> dict[str, Any]
     try:
         _write_masks(result, [folder / mask for mask in masks])
         write_png(folder / overlay, _draw(result))
-        report = _describe(result) | {"files": [*masks, overlay], "fingerprint": result.fingerprint}
+        report = describe(result) | {"files": [*masks, overlay], "fingerprint": result.fingerprint}
         report["seconds"]["write"] = round(time.perf_counter() - start, 4)
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         write_whole(report_path(folder, name), lambda file: file.write(text.encode("utf-8", "backslashreplace")))
@@ -131,7 +131,8 @@ def _draw(result: CaseResult) -> np.ndarray:
     return draw_montage(image.array, labels, boxes, [image.slice_name(z) for z in range(len(labels))])
 
 
-def _describe(result: CaseResult) -> dict[str, Any]:
+def describe(result: CaseResult) -> dict[str, Any]:
+    """Return the numbers of a result: the content of its JSON file, without the names of other files."""
     image, segmentation = result.image, result.segmentation
     known = "classifier" if segmentation.modality else None
     seconds = {"read": result.read_seconds, **segmentation.seconds}

@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from custom.errors import InputError
 from custom.images.boxes import check_boxes
-from custom.images.dicom import DicomSeries, read_series
-from custom.images.dicom_files import read_header
 from custom.images.geometry import Geometry
 from custom.images.intensity import WINDOWS, Window, to_uint8
 from custom.images.nifti import NIFTI_ENDINGS, is_nifti, read_nifti
 from custom.images.pictures import PICTURE_ENDINGS, is_picture, picture_spacing, read_picture
 from custom.inference.npz import challenge_modality, read_npz
+
+if TYPE_CHECKING:
+    from custom.images.dicom import DicomSeries
 
 NPZ_ENDING = ".npz"
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
@@ -189,6 +191,9 @@ def _read(path: str) -> InputImage:
 
 
 def _read_dicom(path: str) -> InputImage:
+    from custom.images.dicom import read_series  # where pydicom is older than 3, other files can still be read
+    from custom.images.dicom_files import read_header
+
     if not Path(path).is_dir() and read_header(path) is None:
         raise InputError(path, "image", "a file of another kind", KINDS)
     series = read_series(path)

@@ -40,8 +40,9 @@ def test_holds_the_bundle_and_the_real_package(bundle, tmp_path):
     with zipfile.ZipFile(built(bundle, tmp_path / "out")) as archive:
         names = set(archive.namelist())
         shim = archive.read("mcp_medsam/custom/__init__.py")
-    for name in ("LICENSE", "configs/train.json", "docs/README.md", "models/model.pt", "custom/networks/tiny_vit.py"):
-        assert f"mcp_medsam/{name}" in names
+    bundle_files = {"LICENSE", "configs/train.json", "docs/README.md", "models/model.pt"}
+    code = {"custom/networks/tiny_vit.py", "custom/label_app/requirements.txt", "data_prep/readers/nifti.py"}
+    assert {f"mcp_medsam/{name}" for name in bundle_files | code} <= names
     assert shim == (package._PACKAGE / "__init__.py").read_bytes()
     unwanted = ("last.pt", "eval/", "/data/private", "__pycache__", ".pyc")
     assert not [name for name in names if any(part in name for part in unwanted)]

@@ -1,0 +1,92 @@
+"""Bad input is HTTP 400 with one line that says what is wrong; MONAI Label itself answers 500 without a word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.endpoints import datastore, infer
+
+from custom.errors import InputError
+
+
+@contextmanager
+def told_as_400() -> Iterator[None]:
+    """Turn an ``InputError`` into HTTP 400, without the folders of the server."""
+    try:
+        yield
+    except InputError as error:
+        shown = InputError(Path(error.source).name, error.field, error.found, error.allowed)
+        raise HTTPException(400, str(shown)) from error
+
+
+def guard_endpoints() -> None:
+    """Check requests before MONAI Label takes them apart.
+
+    Its endpoint answers 500 where there is no image or ``params`` is no JSON object, and lets ``params`` replace the
+    image; and its datastore's endpoints know no error but 500.
+    """
+    _replace(infer, "run_inference", _checked)
+    for name in ("add_image", "save_label"):
+        _replace(datastore, name, _told)
+
+
+def _replace(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    function = getattr(module, name)
+    if not hasattr(function, "__wrapped__"):  # the app may be started anew in the same process
+        setattr(module, name, wrap(function))
+
+
+def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        with told_as_400():
+            return function(*arguments, **named)
+
+    return call
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(
+        background_tasks: Any,
+        model: str,
+        image: str = "",
+        session_id: str = "",
+        params: str = "{}",
+        file: Any = None,
+        label: Any = None,
+        output: str | None = None,
+    ) -> Any:
+        with told_as_400():
+            if not (image or session_id or file):
+                raise InputError("request", "image", "nothing", "image=ID of the datastore, or a file")
+            content = check_params(params)
+        if output == "json":  # writing a mask that nobody gets takes longer than making it
+            params = json.dumps({"result_write_to_file": False, **content})
+        return function(background_tasks, model, image, session_id, params, file, label, output)
+
+    return call
+
+
+def check_params(params: str) -> dict[str, Any]:
+    """Return the content of ``params``.
+
+    Raises:
+        InputError: it is no JSON object, or names an image or a model, which have their place in the URL.
+    """
+    try:
+        content = json.loads(params or "{}")
+    except ValueError as error:
+        raise InputError("request", "params", f"no JSON ({error})", "a JSON object") from None
+    if not isinstance(content, dict):
+        raise InputError("request", "params", type(content).__name__, "a JSON object")
+    for name in ("image", "model"):
+        if name in content:
+            raise InputError("request", f"params.{name}", repr(content[name]), "nothing: the URL names it")
+    return content

@@ -1,0 +1,97 @@
+"""The options of the server: ``--conf KEY VALUE``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from custom.errors import InputError
+from custom.inference.models import LITE_MEDSAM, Model, openvino_model, torch_model
+from custom.segment import BACKENDS, DEFAULT_CHECKPOINT
+
+_OF_THE_SERVER = ("server_mode",)  # MONAI Label's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conf:
+    """What the server is started with.
+
+    Attributes:
+        backend: torch, or openvino, which runs an exported model.
+        checkpoint: weights for torch; by default ``bundle/models/model.pt`` where it is, else LiteMedSAM's.
+        model: folder of the exported model.
+        clip: the CLIP the weights were trained with: auto, none, a hub name or a local folder.
+        precision: of the arithmetic: f32 or bf16.
+        device: where PyTorch computes, e.g. cpu or cuda:1.
+        labels: names of objects offered in the client, comma-separated.
+        embeddings: image embeddings kept between requests, 4 MB each.
+        image_mb: megabytes of images kept between requests.
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
+
+    backend: str = "torch"
+    checkpoint: str | None = None
+    model: str | None = None
+    clip: str = "auto"
+    precision: str | None = None
+    device: str | None = None
+    labels: str = "object"
+    embeddings: int = 128
+    image_mb: int = 512
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise InputError("--conf", "backend", repr(self.backend), ", ".join(BACKENDS))
+        if not self.names:
+            raise InputError("--conf", "labels", repr(self.labels), 'names such as "liver,tumor"')
+        for name in ("embeddings", "image_mb"):
+            try:
+                number = int(getattr(self, name))
+            except ValueError:
+                number = 0
+            if number < 1:
+                raise InputError("--conf", name, repr(getattr(self, name)), "a whole number from 1 up")
+            object.__setattr__(self, name, number)
+
+    @classmethod
+    def parse(cls, conf: Mapping[str, str]) -> Conf:
+        """Take what MONAI Label hands on.
+
+        Raises:
+            InputError: an unknown key or a value that is not allowed.
+        """
+        names = [field.name for field in fields(cls)]
+        given = {key: value for key, value in conf.items() if key not in _OF_THE_SERVER}
+        for key in given:
+            if key not in names:
+                raise InputError("--conf", key, "an unknown key", ", ".join(names))
+        return cls(**given)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of objects offered in the client."""
+        return [name for name in (part.strip() for part in self.labels.split(",")) if name]
+
+    def base_checkpoint(self) -> str:
+        """Return the weights to begin with."""
+        return self.checkpoint or (str(DEFAULT_CHECKPOINT) if DEFAULT_CHECKPOINT.is_file() else LITE_MEDSAM)
+
+    def base_model(self) -> Model:
+        """Return the model to begin with.
+
+        Raises:
+            InputError: no such checkpoint or folder, or no such precision.
+        """
+        if self.backend == "openvino":
+            return openvino_model(self.model, precision=self.precision)
+        return self.torch_model(self.base_checkpoint())
+
+    def torch_model(self, checkpoint: str) -> Model:
+        """Return a model with other weights.
+
+        Raises:
+            InputError: no such checkpoint or precision.
+        """
+        return torch_model(checkpoint, clip=self.clip, precision=self.precision, device=self.device)

@@ -1,0 +1,49 @@
+"""Keep the last images as they were read: a volume takes seconds to unpack, and a click comes every few of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+from custom.errors import InputError
+from custom.images.nifti import is_nifti
+from custom.images.pictures import is_picture
+from custom.inference.sources import InputImage, read_input
+
+KINDS = "NIfTI (.nii, .nii.gz), PNG, JPEG, BMP or TIFF"
+
+
+class ImageCache:
+    """The last images that were read, within a number of bytes.
+
+    Args:
+        limit: bytes of the pixels kept; a larger image is read every time.
+
+    Attributes:
+        size: bytes kept now.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self._kept: OrderedDict[tuple, InputImage] = OrderedDict()
+
+    def read(self, path: Path, modality: str | None) -> InputImage:
+        """Read an image, unless the same file was read for the same modality (which decides its window) before.
+
+        Raises:
+            InputError: a file of another kind, or one that cannot be read.
+        """
+        if not (is_nifti(path) or is_picture(path)):
+            raise InputError(path.name, "image", f"a file named *{path.suffix}", KINDS)
+        stat = path.stat()
+        key = (str(path), stat.st_mtime_ns, stat.st_size, modality)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        image = read_input(path, modality=modality)
+        if image.array.nbytes <= self.limit:
+            self._kept[key] = image
+            self.size += image.array.nbytes
+        while self.size > self.limit:
+            self.size -= self._kept.popitem(last=False)[1].array.nbytes
+        return image

@@ -1,0 +1,59 @@
+"""The two tasks of the client's list: boxes on one slice, and boxes through a volume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from custom.label_app.predictor import CHOICES, Predictor
+from custom.label_app.result_files import requested_ending, write_result
+
+_DESCRIPTIONS = {
+    2: "MCP-MedSAM: what is inside a box, on one slice or picture",
+    3: "MCP-MedSAM: what is inside a box, followed from slice to slice",
+}
+
+
+class BoxTask(InferTask):
+    """Segments boxes; 3D Slicer lists it beside its ROI as of type deepgrow.
+
+    Args:
+        predictor: shared by all tasks, so that they share its caches.
+        dimension: 2 or 3.
+        labels: names of objects for the client's list.
+    """
+
+    def __init__(self, predictor: Predictor, *, dimension: int, labels: list[str]) -> None:
+        super().__init__(
+            type=InferType.DEEPGROW,
+            labels=labels,
+            dimension=dimension,
+            description=_DESCRIPTIONS[dimension],
+            config={"modality": list(CHOICES)},
+        )
+        self.predictor = predictor
+
+    def is_valid(self) -> bool:
+        """Tell that the task can be used."""
+        return True
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Segment ``request["image"]``, a path; return the file with the masks and what the JSON says.
+
+        There is no file where ``result_write_to_file`` is false, MONAI Label's word for that.
+
+        Raises:
+            InputError: the request cannot be answered.
+        """
+        requested_ending(request)  # before the work
+        prediction = self.predictor.predict(Path(request["image"]), request, dimension=self.dimension)
+        start, file = time.perf_counter(), None
+        if request.get("save_label") or request.get("result_write_to_file", True):
+            file = str(write_result(prediction.labels, prediction.image, request))
+        latencies = prediction.told["latencies"] | {"write": round(time.perf_counter() - start, 4)}
+        latencies["total"] = round(sum(latencies.values()), 4)
+        return file, {**prediction.told, "latencies": latencies}

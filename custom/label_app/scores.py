@@ -1,0 +1,54 @@
+"""What the network expects of its own masks, image by image: where it is least sure, a person's label helps most."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from custom.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class PredictedIoU:
+    """The predicted IoU of images, kept until there are other weights.
+
+    Args:
+        estimate: image id -> predicted IoU, for an image nobody has segmented yet.
+        budget: so many images are estimated at most before an answer is given; the others follow the next time.
+    """
+
+    def __init__(self, estimate: Callable[[str], float], *, budget: int = 16) -> None:
+        self.estimate, self.budget = estimate, budget
+        self._known: dict[str, float] = {}
+        self._weights: str | None = None
+
+    def note(self, image: str, iou: float, weights: str) -> None:
+        """Note the predicted IoU of the last masks of an image, and the digest of the weights they came from."""
+        self.use(weights)
+        self._known[image] = iou
+
+    def use(self, weights: str) -> None:
+        """Forget what other weights predicted."""
+        if weights != self._weights:
+            self._known.clear()
+            self._weights = weights
+
+    def lowest(self, images: Sequence[str]) -> tuple[str, float] | None:
+        """Return the image with the lowest predicted IoU, the first of equals, and that IoU.
+
+        Images that cannot be read are left out. None where there is no other.
+        """
+        left = self.budget
+        for image in images:
+            if image in self._known or not left:
+                continue
+            left -= 1
+            try:
+                self._known[image] = self.estimate(image)
+            except InputError as error:
+                logger.warning("left out: %s", error)
+                self._known[image] = float("inf")
+        scored = [(self._known[image], n) for n, image in enumerate(images) if image in self._known]
+        iou, n = min(scored, default=(float("inf"), 0))
+        return None if iou == float("inf") else (images[n], iou)

@@ -1,0 +1,79 @@
+"""Which files a request may name: images of the datastore, and what its client has sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import Datastore
+
+from custom.errors import InputError
+
+_NAME = re.compile(r"[^/\\\x00]+")
+_SHOWN = 3
+
+
+class GuardedDatastore(LocalDatastore):
+    """MONAI Label's folder of images, which joins ids and tags to paths as they come: here they must be plain names."""
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Add an image; an id that is a path is an ``InputError``."""
+        if image_id:
+            plain_name(image_id, "image")
+        return super().add_image(image_id, image_filename, image_info)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Save a label; an unknown image or a tag that is a path is an ``InputError``."""
+        plain_name(label_tag, "tag")
+        if image_id not in self.list_images():
+            raise unknown_image(image_id, self.list_images())
+        return super().save_label(image_id, label_filename, label_tag, label_info)
+
+
+def plain_name(value: object, field: str) -> str:
+    """Return a name that is no path.
+
+    Raises:
+        InputError: it is one, or no text.
+    """
+    if not isinstance(value, str) or not _NAME.fullmatch(value) or value in (".", ".."):
+        raise InputError("request", field, repr(value), "a name without / and \\")
+    return value
+
+
+def unknown_image(image: object, known: Collection[str]) -> InputError:
+    """Make the error for an image that is not in the datastore."""
+    examples = ", ".join(sorted(known)[:_SHOWN])
+    allowed = (
+        f"one of the {len(known)} images of the datastore ({examples}{', ...' * (len(known) > _SHOWN)}), or a file"
+    )
+    return InputError("request", "image", repr(image) if image else "nothing", allowed)
+
+
+def locate(image: object, datastore: Datastore, folders: Collection[Path]) -> tuple[Path, str | None]:
+    """Find the file a request is about.
+
+    MONAI Label opens any path of the server that ``image`` names; here only those below ``folders`` are.
+
+    Args:
+        image: id in the datastore, or the path under which MONAI Label stored what a client has sent.
+        datastore: the images.
+        folders: where that is stored.
+
+    Returns:
+        The file, and the id if it is one of the datastore.
+
+    Raises:
+        InputError: no such image.
+    """
+    known = datastore.list_images()
+    if isinstance(image, str) and image in known:
+        return Path(datastore.get_image_uri(image)), image
+    if isinstance(image, str) and image and "\x00" not in image:
+        path = Path(image).resolve()
+        if path.is_file() and any(folder.resolve() in path.parents for folder in folders):
+            return path, None
+    raise unknown_image(image, known)

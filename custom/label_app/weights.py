@@ -1,0 +1,58 @@
+"""The weights in use: those the server was started with, or what was trained from them on these studies since."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from custom.inference.models import Model
+from custom.label_app.conf import Conf
+
+FOLDER = ".mcp_medsam"  # hidden: MONAI Label takes what it sees in the studies for images
+
+
+class Weights:
+    """Finds the weights and notices new ones.
+
+    Trained weights lie in ``<studies>/.mcp_medsam/<digest of the weights they began with>/model.pt``, so that other
+    studies and another ``--conf checkpoint`` have their own. To go back, delete that folder.
+
+    Args:
+        conf: how the server was started.
+        home: the folder of the studies; the app's where they are on another server.
+
+    Raises:
+        InputError: the weights to begin with cannot be used.
+    """
+
+    def __init__(self, conf: Conf, home: Path) -> None:
+        self.conf, self._base = conf, conf.base_model()
+        self.folder = home / FOLDER / self._base.told["digest"]
+        self._model, self._stamp = self._base, None
+
+    @property
+    def trained(self) -> Path:
+        """Where the training puts its weights."""
+        return self.folder / "model.pt"
+
+    @property
+    def checkpoint(self) -> str:
+        """Weights a training begins with: the newest."""
+        return str(self.trained) if self.trained.is_file() else self.conf.base_checkpoint()
+
+    def current(self) -> Model:
+        """Return the model to use now: the same object until there are other weights.
+
+        The training runs in a process of its own, so the file is all that tells.
+        """
+        if self.conf.backend != "torch":
+            return self._base
+        try:
+            stat = self.trained.stat()
+        except FileNotFoundError:
+            stamp = None
+        else:
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if stamp != self._stamp:
+            self._model = self._base if stamp is None else self.conf.torch_model(str(self.trained))
+            self._stamp = stamp
+        return self._model
