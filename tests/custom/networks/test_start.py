@@ -24,7 +24,7 @@ def saved(network, path):
 
 def test_text_table_is_made_once_and_kept(clip, tmp_path, monkeypatch):
     network = MCPMedSAM(clip_width=16)
-    assert start_network(network, "lite_medsam", clip) is clip
+    assert start_network(network, "lite_medsam", clip, keep_components=True) is clip
     table = network.prompt_encoder.text_table
     torch.testing.assert_close(table, clip.encode_text(modality_texts()))
     assert table.std(dim=0).min() > 0  # the rows differ
@@ -38,13 +38,21 @@ def test_text_table_is_made_once_and_kept(clip, tmp_path, monkeypatch):
 
 def test_name_of_the_clip(tiny_clip_folder):
     network = MCPMedSAM(clip_width=16, clip_image=False)
-    assert start_network(network, "lite_medsam", str(tiny_clip_folder)) is None  # its text was all that was needed
+    assert (
+        start_network(network, "lite_medsam", str(tiny_clip_folder), keep_components=True) is None
+    )  # its text was all that was needed
     assert network.prompt_encoder.text_table.any() and network.components.clip_text
+
+
+def test_lite_medsam_has_no_new_prompts(forbid_clip):
+    network = MCPMedSAM()
+    assert start_network(network, "lite_medsam", "auto") is None
+    assert not any(vars(network.components).values())
 
 
 def test_no_clip(tmp_path):
     network = MCPMedSAM()
-    assert start_network(network, "lite_medsam", "none") is None
+    assert start_network(network, "lite_medsam", "none", keep_components=True) is None
     expected = PromptComponents(clip_text=False, modality_embedding=True, clip_image=False, content_cnn=True)
     assert network.components == expected
 
@@ -60,7 +68,7 @@ def test_clip_is_loaded_only_if_needed(lively_network, switch, forbid_clip, tmp_
     path = saved(switch(lively_network, clip_image=False), tmp_path / "model.pt")
     assert start_network(MCPMedSAM(), path, "auto") is None
     network = MCPMedSAM(clip_text=False, clip_image=False)
-    assert start_network(network, "lite_medsam", "auto") is None
+    assert start_network(network, "lite_medsam", "auto", keep_components=True) is None
 
 
 def test_switches_of_the_checkpoint_win(lively_network, switch, tmp_path):
@@ -74,7 +82,7 @@ def test_errors(tmp_path):
     with pytest.raises(InputError, match=r"missing\.pt: checkpoint: found no file"):
         start_network(MCPMedSAM(), tmp_path / "missing.pt")
     with pytest.raises(InputError, match="clip: /no/folder"):
-        start_network(MCPMedSAM(), "lite_medsam", "/no/folder")
+        start_network(MCPMedSAM(), "lite_medsam", "/no/folder", keep_components=True)
 
 
 @pytest.mark.parametrize("keep", [False, True])
