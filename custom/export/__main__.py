@@ -14,7 +14,7 @@ import openvino
 
 from custom.errors import InputError
 from custom.export.conversion import decoder_graph, encoder_graph, to_openvino, write_onnx
-from custom.export.folder import PRECISIONS, Description, check_out, write_folder
+from custom.export.folder import PRECISIONS, QUANTISED, Description, check_out, write_folder
 from custom.modalities import MODALITIES
 from custom.networks import MCPMedSAM, lite_medsam_path, start_network
 from custom.networks.checkpoint import LITE_MEDSAM, read_state_dict, recognise_layout
@@ -26,6 +26,7 @@ def export(
     out: str,
     *,
     precision: str = "f32",
+    calibration: str | None = None,
     onnx: bool = False,
     clip: str = "none",
 ) -> None:
@@ -37,7 +38,10 @@ def export(
     Args:
         checkpoint: weights; "lite_medsam" for LiteMedSAM's.
         out: folder; an earlier export in it is replaced.
-        precision: f32; bf16, the same graphs, run in bfloat16.
+        precision: f32; bf16, the same graphs, run in bfloat16; int8, the decoder's convolutions in 8-bit integers
+            and the rest in bfloat16.
+        calibration: for int8, a prepared data set (``python -m data_prep``); boxes of its training part show what
+            values are typical.
         onnx: True also writes encoder.onnx and decoder.onnx (opset 20, always float32).
         clip: the CLIP the weights were trained with, for those that hold no text table or that are to take CLIP's
             image features: none, auto, a hub name or a local folder.
@@ -47,11 +51,21 @@ def export(
     """
     if precision not in PRECISIONS:
         raise InputError("arguments", "precision", repr(precision), ", ".join(PRECISIONS))
+    if (precision == QUANTISED) != (calibration is not None):
+        allowed = "a prepared data set with --precision int8, nothing with another precision"
+        raise InputError("arguments", "calibration", repr(calibration), allowed)
     check_out(str(out))
     path = lite_medsam_path() if checkpoint == "lite_medsam" else Path(checkpoint)
+    if calibration is not None:
+        from custom.export.quantisation import calibration_values, quantise_decoder  # NNCF takes seconds to start
+
+        values = calibration_values(str(calibration))
     network = load(path, clip)
     graphs = {"encoder": encoder_graph(network), "decoder": decoder_graph(network)}
     models = {name: to_openvino(graph) for name, graph in graphs.items()}
+    clip_width = network.prompt_encoder.text_table.shape[1]
+    if calibration is not None:
+        models["decoder"] = quantise_decoder(models["decoder"], models["encoder"], values, clip_width)
     description = Description(
         checkpoint=path.name,
         digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
@@ -59,7 +73,7 @@ def export(
         components=asdict(network.components),
         modalities=MODALITIES,
         crop_size=EMBEDDING_SIZE,
-        clip_width=network.prompt_encoder.text_table.shape[1],
+        clip_width=clip_width,
         graphs={name: {"inputs": graph.inputs, "outputs": graph.outputs} for name, graph in graphs.items()},
         made_with={name: version(name) for name in ("openvino", "torch")},
     )

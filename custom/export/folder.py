@@ -14,7 +14,8 @@ from custom.errors import InputError
 
 FORMAT, VERSION = "mcp-medsam-openvino", 1
 DESCRIPTION = "model.json"
-PRECISIONS = ("f32", "bf16")
+QUANTISED = "int8"  # the graphs themselves differ; the others are ways to run the same graphs
+PRECISIONS = ("f32", "bf16", QUANTISED)
 _ALLOWED_FOLDER = "a folder that `python -m custom.export` wrote"
 
 
@@ -25,7 +26,8 @@ class Description:
     Attributes:
         checkpoint: name of the weights' file.
         digest: first 16 hexadecimal digits of that file's SHA-256.
-        precision: "f32", or "bf16" (the same graphs, run in bfloat16).
+        precision: "f32", "bf16" (the same graphs, run in bfloat16), or "int8" (the decoder's convolutions in 8-bit
+            integers, the rest in bfloat16).
         components: the prompt components and whether each is on.
         modalities: names in the order of their indices.
         crop_size: side of the crops the content CNN takes, pixels.

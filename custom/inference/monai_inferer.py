@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -71,6 +72,8 @@ class BoxInferer(Inferer):
 class NpzDataset(Dataset):
     """The cases of a folder of npz files, in the order of their names, read one at a time.
 
+    Under torchrun each process has its share: that of rank r of n is every n-th case from the r-th.
+
     An item is "image" (HxW, HxWx3 or DxHxW uint8), "boxes" (Nx4 or Nx6), "case" and "modality", which is "" where the
     file's name tells none, since None cannot be collated.
 
@@ -82,7 +85,8 @@ class NpzDataset(Dataset):
         files = sorted(Path(dataset_dir).glob("*.npz"))
         if not files:
             raise InputError(dataset_dir, "dataset_dir", "no npz file", "a folder of {2D|3D}_{Modality}_*.npz files")
-        super().__init__(files, transform=_read_item)
+        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        super().__init__(files[rank::world], transform=_read_item)
 
 
 class PrepareCase(PrepareBatch):

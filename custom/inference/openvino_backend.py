@@ -12,7 +12,7 @@ from openvino import properties
 from openvino.properties import hint
 
 from custom.errors import InputError
-from custom.export.folder import PRECISIONS, read_description
+from custom.export.folder import PRECISIONS, QUANTISED, read_description
 from custom.inference.backend import Decoded
 
 # Fixed sizes, since OpenVINO computes graphs with a free size up to twice as slowly (it then moves tensors between
@@ -25,9 +25,11 @@ class OpenVINOBackend:
 
     Args:
         folder: the exported network.
-        precision: "f32" or "bf16"; that of the export by default. Without the processor's instructions for bfloat16
-            it is float32.
-        cache_dir: folder for the compiled graphs, so that the next start is faster; none by default.
+        precision: "f32" or "bf16"; that of the export by default, and no other for one in "int8". Without the
+            processor's instructions for bfloat16 it is float32.
+        cache_dir: folder for the compiled graphs, so that the next start is faster; by default "compiled" in the
+            exported folder. OpenVINO tells by itself whether they fit graph, processor and version, and where they
+            cannot be read or written it compiles.
         threads: of the processor; all cores by default.
 
     Raises:
@@ -44,12 +46,11 @@ class OpenVINOBackend:
         self.description = read_description(folder)
         self.precision = self._checked(precision, folder)
         self._folder, self._core = Path(folder), openvino.Core()
+        self._cache_dir = self._folder / "compiled" if cache_dir is None else Path(cache_dir)
         self._config: dict[str, object] = {
             hint.performance_mode: hint.PerformanceMode.LATENCY,
             hint.inference_precision: self._arithmetic(),
         }
-        if cache_dir is not None:
-            self._config[properties.cache_dir] = str(cache_dir)
         if threads is not None:
             self._config[properties.inference_num_threads] = threads
         cnn = self.description.components["content_cnn"]
@@ -73,9 +74,11 @@ class OpenVINOBackend:
         return self.description.crop_size
 
     def _checked(self, precision: str | None, folder: str | PathLike[str]) -> str:
-        if precision is not None and precision not in PRECISIONS:
-            raise InputError(folder, "precision", repr(precision), ", ".join(PRECISIONS))
-        return precision or self.description.precision
+        own = self.description.precision
+        allowed = (own,) if own == QUANTISED else [name for name in PRECISIONS if name != QUANTISED]
+        if precision is not None and precision not in allowed:
+            raise InputError(folder, "precision", repr(precision), ", ".join(allowed))
+        return precision or own
 
     def _arithmetic(self) -> openvino.Type:
         """Tell the type the processor can compute in."""
@@ -88,7 +91,12 @@ class OpenVINOBackend:
             model = self._core.read_model(path)
             inputs = self.description.graphs[graph]["inputs"]
             model.reshape({name: [count if size == -1 else size for size in shape] for name, shape in inputs.items()})
-            return self._core.compile_model(model, "CPU", self._config).create_infer_request()
+            try:
+                caching = self._config | {properties.cache_dir: str(self._cache_dir)}
+                compiled = self._core.compile_model(model, "CPU", caching)
+            except RuntimeError:  # a folder that cannot be written, a full disk
+                compiled = self._core.compile_model(model, "CPU", self._config)
+            return compiled.create_infer_request()
         except RuntimeError as error:
             raise InputError(path, "graph", str(error).strip().splitlines()[-1], "one OpenVINO can run") from None
 

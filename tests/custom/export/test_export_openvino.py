@@ -75,8 +75,22 @@ def test_description_tells_where_it_comes_from(exported):
     assert told["components"]["content_cnn"] == network.components.content_cnn
 
 
-def test_unknown_precision(tmp_path):
+def test_compiled_graphs_are_kept_beside_the_export(exported):
+    _, folder = exported
+    assert {path.suffix for path in (folder / "compiled").iterdir()} == {".blob"}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--precision", "f16"], "precision: found 'f16'; allowed: f32, bf16, int8"),
+        (["--precision", "int8"], "calibration: found None; allowed: a prepared data set with --precision int8"),
+        (["--calibration", "x"], "calibration: found 'x'; allowed: a prepared data set with --precision int8, nothing"),
+        (["--precision", "int8", "--calibration", "nowhere"], "nowhere: dataset_dir: found no such folder"),
+    ],
+)
+def test_bad_options(options, told, tmp_path):
     program = [*EXPORT, "--checkpoint", "lite_medsam", "--out", tmp_path / "out"]
-    done = subprocess.run([*program, "--precision", "f16"], capture_output=True, text=True)
-    assert done.returncode == 1 and "precision: found 'f16'; allowed: f32, bf16" in done.stderr
+    done = subprocess.run([*program, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and told in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,83 @@
+"""A process that segments one file after another and tells the seconds."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+LITE_MEDSAM = "LiteMedSAM"
+
+
+class Worker:
+    """Another process with one system, started and warm.
+
+    Args:
+        system: ``LITE_MEDSAM``, or an exported folder, which is run by the project's own torch-free pipeline.
+        environment: of the process.
+    """
+
+    def __init__(self, system: str, environment: Mapping[str, str]) -> None:
+        command = [sys.executable, "-m", "tests.benchmarks.worker", system]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+
+    def seconds(self, path: Path, out: Path) -> float:
+        """Segment a file; returns the seconds from file to file."""
+        print(json.dumps([str(path), str(out)]), file=self._process.stdin, flush=True)
+        return float(self._answer())
+
+    def close(self) -> float:
+        """End the process; returns the most memory it ever held, GB."""
+        self._process.stdin.close()
+        peak = float(self._answer())
+        self._process.wait()
+        return peak
+
+    def _answer(self) -> str:
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args} ended with exit code {self._process.wait()}")
+        return line
+
+
+def peak_memory() -> float:
+    """Return the most memory this process ever held, GB (1e9 bytes)."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9
+
+
+def _start(system: str) -> Callable[[Path, Path], object]:
+    if system == LITE_MEDSAM:
+        from tests.benchmarks.lite_medsam import LiteMedSAM
+
+        return LiteMedSAM().run
+    from custom.inference.cases import list_cases
+    from custom.inference.folder import Options, segment_case
+    from custom.inference.models import openvino_model
+
+    model, options = openvino_model(system), Options()
+    model.start()
+    return lambda path, out: segment_case(list_cases(path)[0][0], model, options, out)
+
+
+def main() -> None:
+    """Answer each line, input file and output folder as JSON, with the seconds; at the end tell the peak memory."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    run = _start(sys.argv[1])
+    for line in sys.stdin:
+        path, out = map(Path, json.loads(line))
+        start = time.perf_counter()
+        run(path, out)
+        print(time.perf_counter() - start, file=answers, flush=True)
+    if sys.argv[1] != LITE_MEDSAM and {"torch", "monai"} & set(sys.modules):
+        sys.exit("PyTorch or MONAI came into the process")
+    print(peak_memory(), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
