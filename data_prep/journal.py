@@ -32,7 +32,7 @@ except ImportError:  # Windows has no such lock; two runs into one folder are no
     fcntl = None
 
 #: Raise it when the same input gives other arrays or another record than before.
-PREP_VERSION = 1
+PREP_VERSION = 2
 JOURNAL_NAME = "journal.jsonl"
 REPORT_NAME = "report.json"
 #: Marks the records of ``dataset.json`` whose split was drawn.

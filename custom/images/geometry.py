@@ -13,7 +13,13 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, orn
 
 from custom.errors import InputError
 
-_CANONICAL = axcodes2ornt("LPS")  # axial slices as radiologists see them: row 0 anterior, column 0 the patient's right
+# World axis the slices follow -> directions of (column, row, slice), as radiologists see them.
+_PLANES = {
+    0: "PIL",  # sagittal: row 0 superior, column 0 anterior
+    1: "LIP",  # coronal: row 0 superior, column 0 the patient's right
+    2: "LPS",  # axial: row 0 anterior, column 0 the patient's right
+}
+_THICK = 2.0
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,10 @@ class Geometry:
     """The grid of a source volume.
 
     The canonical array of a volume is (Z, H, W): axial slices, z from inferior to superior, row 0 anterior, column 0
-    the patient's right. Turning only permutes and reverses axes, so it is exact in both directions.
+    the patient's right. A volume whose slices were taken in another plane keeps that plane: sagittal, z from right to
+    left, row 0 superior, column 0 anterior; or coronal, z from anterior to posterior, row 0 superior, column 0 the
+    patient's right. A spacing across the slices of more than twice the others tells the plane, or that there is but
+    one slice. Turning only permutes and reverses axes, so it is exact in both directions.
 
     Args:
         affine: 4x4, voxel index (i, j, k) of the source array -> position in mm, right-anterior-superior (NIfTI's).
@@ -49,8 +58,30 @@ class Geometry:
             raise InputError(self.source, "affine", affine.tolist(), "a finite, invertible 4x4 matrix")
 
     @cached_property
+    def _canonical(self) -> np.ndarray:
+        spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
+        single, thick = [axis for axis, n in enumerate(self.shape) if n == 1], int(spacing.argmax())
+        if single:
+            across = single[-1]
+        elif spacing[thick] > _THICK * np.delete(spacing, thick).max():
+            across = thick
+        else:
+            return axcodes2ornt(_PLANES[2])
+        return axcodes2ornt(_PLANES[int(io_orientation(self.affine)[across, 0])])
+
+    @cached_property
     def _turn(self) -> np.ndarray:
-        return ornt_transform(io_orientation(self.affine), _CANONICAL)
+        return ornt_transform(io_orientation(self.affine), self._canonical)
+
+    @property
+    def canonical_shape(self) -> tuple[int, int, int]:
+        """Shape (Z, H, W) of the canonical array."""
+        x, y, z = (self.shape[axis] for axis in np.argsort(self._turn[:, 0]))
+        return z, y, x
+
+    def canonical_axis(self, axis: int) -> int:
+        """Return the axis of the canonical array (Z, H, W) that an axis of the source becomes."""
+        return 2 - int(self._turn[axis, 0])
 
     @property
     def canonical_affine(self) -> np.ndarray:
@@ -72,7 +103,7 @@ class Geometry:
 
     def restore(self, array: np.ndarray) -> np.ndarray:
         """Turn a canonical array back to the source's axes: ZxHxW -> IxJxK."""
-        back = ornt_transform(_CANONICAL, io_orientation(self.affine))
+        back = ornt_transform(self._canonical, io_orientation(self.affine))
         restored = nib.apply_orientation(array.transpose(2, 1, 0), back)  # ZxYxX -> XxYxZ -> IxJxK
         if restored.shape != self.shape:
             raise ValueError(f"array: found shape {array.shape}; allowed: the canonical shape of {self.shape}")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import io_orientation
 
 from custom.errors import InputError
 from custom.files import write_whole
@@ -119,8 +118,7 @@ def _grid_shape(shape: Sequence[int], channel: int | None, path: str | Path) -> 
 
 def _canonical_grid(geometry: Geometry) -> Geometry:
     """Return the grid with the axes (x, y, z) of the canonical array, so that stored axis orders can be compared."""
-    order = np.argsort(io_orientation(geometry.affine)[:, 0])
-    return Geometry(geometry.canonical_affine, [geometry.shape[i] for i in order], geometry.source)
+    return Geometry(geometry.canonical_affine, geometry.canonical_shape[::-1], geometry.source)
 
 
 def _brief(geometry: Geometry) -> str:

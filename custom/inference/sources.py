@@ -41,7 +41,6 @@ class InputImage:
         modality_source: who told: "argument", "DICOM", "file name", or None.
         series: the series of a DICOM image.
         boxes: the file's own boxes (npz), not checked; None where it has none.
-        flat_axis: the canonical axis (0, 1, 2 for z, y, x) that a picture lies across.
     """
 
     path: str
@@ -54,7 +53,6 @@ class InputImage:
     modality_source: str | None = None
     series: DicomSeries | None = None
     boxes: np.ndarray | None = None
-    flat_axis: int = 0
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -72,7 +70,7 @@ class InputImage:
         return tuple(round(float(step), 6) for axis, step in enumerate(steps) if axis != self._source_axis)
 
     def checked_boxes(self, boxes: object) -> np.ndarray:
-        """Check boxes in the pixels of the source: Nx4, or Nx6 for a volume, where they may be one axial slice deep.
+        """Check boxes in the pixels of the source: Nx4, or Nx6 for a volume, where they may be one slice deep.
 
         A picture cut out of space (a NIfTI or DICOM image of one slice) also takes 6 numbers, 0 along the third axis.
 
@@ -90,18 +88,11 @@ class InputImage:
         if self._source_axis is None:
             return self.geometry.canonical_boxes(boxes)
         low, high = (np.insert(boxes[:, ends], self._source_axis, 0, axis=1) for ends in (slice(0, 2), slice(2, 4)))
-        turned = self.geometry.canonical_boxes(np.concatenate([low, high], axis=1))
-        flat = 2 - self.flat_axis  # in the order x, y, z
-        ends = np.delete(turned, [flat, flat + 3], axis=1)
-        if flat != 2:  # the picture's rows run against z
-            ends[:, [1, 3]] = self.array.shape[0] - 1 - ends[:, [3, 1]]
-        return ends
+        return np.delete(self.geometry.canonical_boxes(np.concatenate([low, high], axis=1)), [2, 5], axis=1)
 
     def to_canonical(self, labels: np.ndarray) -> np.ndarray:
         """Turn a label map of the size of ``array`` to the canonical one, ZxHxW."""
-        if self.kind == "volume":
-            return labels
-        return np.expand_dims(labels[::-1] if self.flat_axis else labels, self.flat_axis)
+        return labels if self.kind == "volume" else labels[None]
 
     def slice_name(self, z: int) -> str:
         """Name a slice of ``array`` by the axis and the number it has in the source, e.g. "z 12"."""
@@ -115,7 +106,7 @@ class InputImage:
 
     @property
     def _slice_axis(self) -> int:
-        """The source axis that runs through the axial slices."""
+        """The source axis that runs through the slices."""
         return 2 if self.geometry is None else int(np.abs(self._to_source[:3, 2]).argmax())
 
     @cached_property
@@ -222,16 +213,11 @@ def _named_modality(path: str | Path, *, strict: bool) -> str | None:
 
 
 def _as_seen(image: InputImage, window: Window, suv_max: float | None) -> InputImage:
-    """Turn the values to uint8, and the one slice of a picture to what a viewer shows."""
+    """Turn the values to uint8, and a picture to its one slice."""
     array = to_uint8(image.array, image.modality or "", window, image.path, suv_max=suv_max)
     if image.kind == "volume":
         return replace(image, array=array)
-    axis = array.shape[:3].index(1)
-    picture = np.take(array, 0, axis=axis)
-    if axis:  # coronal or sagittal: superior on top
-        picture = picture[::-1]
-    spacing = None if image.spacing is None else tuple(np.delete(image.spacing, axis).tolist())
-    return replace(image, array=np.ascontiguousarray(picture), spacing=spacing, flat_axis=axis)
+    return replace(image, array=array[0], spacing=None if image.spacing is None else image.spacing[1:])
 
 
 def _without_axis(boxes: object, axis: int) -> object:

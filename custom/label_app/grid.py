@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from nibabel.orientations import io_orientation
 
 from custom.images.geometry import Geometry
 from custom.inference.sources import InputImage
@@ -25,19 +24,15 @@ def take_slice(volume: InputImage, k: int) -> InputImage:
     affine = volume.geometry.affine.copy()
     affine[:3, 3] += affine[:3, 2] * k
     geometry = Geometry(affine, (*volume.geometry.shape[:2], 1), volume.geometry.source)
-    axis = 2 - int(io_orientation(affine)[2, 0])  # of the canonical array ZxHxW, where the third axis of the file went
+    axis = volume.geometry.canonical_axis(2)
     turned = volume.geometry.canonical_boxes(np.array([[0, 0, k, 0, 0, k]]))[0]
-    picture = np.take(volume.array, int(turned[2 - axis]), axis=axis)
-    if axis:  # coronal or sagittal: superior on top
-        picture = picture[::-1]
-    return replace(
-        volume,
-        array=np.ascontiguousarray(picture),
-        kind="picture",
-        geometry=geometry,
-        spacing=tuple(np.delete(geometry.spacing, axis).tolist()),
-        flat_axis=axis,
-    )
+    plane = np.take(volume.array, [int(turned[2 - axis])], axis=axis)  # ZxHxW, 1 along the axis
+    grid = Geometry(volume.geometry.canonical_affine, plane.shape[2::-1])  # a slice across another axis is turned again
+    if plane.ndim == 3:
+        picture = grid.canonical(plane.transpose(2, 1, 0))[0]
+    else:
+        picture = np.stack([grid.canonical(c.transpose(2, 1, 0))[0] for c in np.moveaxis(plane, 3, 0)], axis=2)
+    return replace(volume, array=picture, kind="picture", geometry=geometry, spacing=geometry.spacing[1:])
 
 
 def to_source(labels: np.ndarray, image: InputImage) -> np.ndarray:

@@ -57,6 +57,7 @@ class MCPMedSAM(nn.Module):
         clip_width: width of the CLIP features.
         num_modalities: number of modalities.
         freeze_image_encoder: keep the image encoder as loaded: no gradient, no change of its running statistics.
+        recompute: in training, keep none of the image encoder's activations but compute them again for the gradient.
         embedding_cache: keep the embeddings of a frozen encoder in this folder; None encodes every time.
 
     Example:
@@ -77,6 +78,7 @@ class MCPMedSAM(nn.Module):
         clip_width: int = 512,
         num_modalities: int = len(MODALITIES),
         freeze_image_encoder: bool = False,
+        recompute: bool = False,
         embedding_cache: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__()
@@ -89,6 +91,7 @@ class MCPMedSAM(nn.Module):
             content_cnn=content_cnn,
         )
         self.image_encoder = TinyViT()
+        self.image_encoder.recompute = recompute
         self.prompt_encoder = PromptEncoder(components=components, num_modalities=num_modalities, clip_width=clip_width)
         self.mask_decoder = MaskDecoder(num_modalities=num_modalities)
         self.freeze_image_encoder = freeze_image_encoder

@@ -14,6 +14,8 @@ from timm.layers import LayerNorm2d
 from timm.models.tiny_vit import ConvNorm, MBConv, PatchMerging, TinyVitBlock
 from torch import nn
 
+from custom.networks.recompute import recompute
+
 EMBEDDING_SIZE = 64
 EMBEDDING_WIDTH = 256
 
@@ -59,6 +61,9 @@ class AttentionStage(nn.Module):
 class TinyViT(nn.Module):
     """Image encoder: Bx3x256x256 in [0, 1] -> Bx256x64x64.
 
+    Attributes:
+        recompute: in training, compute a stage's activations again in the backward pass instead of keeping them.
+
     Example:
         >>> TinyViT()(torch.zeros(1, 3, 256, 256)).shape
         torch.Size([1, 256, 64, 64])
@@ -73,6 +78,7 @@ class TinyViT(nn.Module):
         windows: Sequence[int] = (7, 7, 14, 7),
     ) -> None:
         super().__init__()
+        self.recompute = False
         self.patch_embed = PatchEmbed(widths[0])
         self.stages = nn.ModuleList([ConvStage(width=widths[0], depth=depths[0], merged_width=widths[1])])
         for i in range(1, len(widths)):
@@ -108,7 +114,7 @@ class TinyViT(nn.Module):
         """
         x = self.patch_embed(image)
         for stage in self.stages:
-            x = stage(x)
+            x = recompute(stage, x) if self.recompute and self.training else stage(x)
         return self.neck(x)
 
 

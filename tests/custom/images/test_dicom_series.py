@@ -23,8 +23,13 @@ DIRECTIONS = {
 }
 
 
-def closest_canonical(datasets):
-    """Turn by nibabel the volume of the tags to RAS, then by hand to slices that are seen from the feet."""
+# Directions of RAS that are reversed, and the axes of RAS that slices, rows and columns run along.
+SEEN = {"sagittal": ((-1, -1, -1), (0, 2, 1)), "coronal": ((-1, -1, -1), (1, 2, 0))}
+AXIAL = ((-1, -1, 1), (2, 1, 0))
+
+
+def closest_canonical(datasets, name):
+    """Turn by nibabel the volume of the tags to RAS, then by hand to slices as viewers show them, with their affine."""
     d = datasets[0]
     row, column = np.array(d.ImageOrientationPatient, float).reshape(2, 3)
     first, last = (np.array(datasets[n].ImagePositionPatient, float) for n in (0, -1))
@@ -34,21 +39,23 @@ def closest_canonical(datasets):
     )
     volume = np.stack([pydicom.pixels.pixel_array(d) for d in datasets]).transpose(2, 1, 0)  # KxRxC -> CxRxK
     image = nib.as_closest_canonical(nib.Nifti1Image(volume, np.diag([-1, -1, 1, 1]) @ affine))
-    return np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1], image.affine, image.header.get_zooms()[::-1]
+    signs, order = SEEN.get(name, AXIAL)
+    turn = np.eye(4)
+    turn[:3, :3] = np.diag(signs)
+    turn[:3, 3] = [n - 1 if sign < 0 else 0 for n, sign in zip(image.shape, signs, strict=True)]
+    affine = (image.affine @ turn)[:, [*order[::-1], 3]]
+    array = np.asarray(image.dataobj)[tuple(slice(None, None, sign) for sign in signs)].transpose(order)
+    return array, affine, np.array(image.header.get_zooms())[list(order)]
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_place_and_order(tmp_path, write_stack, name):
     datasets = write_stack(tmp_path, PIXELS, directions=DIRECTIONS[name])
     series = read_series(tmp_path)
-    array, affine, spacing = closest_canonical(datasets)
+    array, affine, spacing = closest_canonical(datasets, name)
     np.testing.assert_array_equal(series.array, array)
     np.testing.assert_allclose(series.spacing, spacing, atol=1e-5)
-    # Both affines give the same place: canonical x and y run against RAS.
-    turned = series.geometry.canonical_affine @ np.array(
-        [[-1, 0, 0, array.shape[2] - 1], [0, -1, 0, array.shape[1] - 1], [0, 0, 1, 0], [0, 0, 0, 1]]
-    )
-    np.testing.assert_allclose(turned, affine, atol=1e-5)
+    np.testing.assert_allclose(series.geometry.canonical_affine, affine, atol=1e-5)
     # The source grid is that of the tags: pixel (column, row) of every slice lies where its file says.
     for k, uid in enumerate(series.sop_uids):
         d = next(d for d in datasets if uid == d.SOPInstanceUID)

@@ -14,12 +14,12 @@ TURNS = list(itertools.product(itertools.permutations(range(3)), itertools.produ
 TILT = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]]) @ [[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]]
 
 
-def turned_affine(order, signs, tilt):
-    """Return an affine whose voxel axis k runs along the world axis order[k], with steps 0.7, 1.1, 3.3 mm."""
+def turned_affine(order, signs, tilt, steps=(0.7, 1.1, 2.1)):
+    """Return an affine whose voxel axis k runs along the world axis order[k], with those steps in mm."""
     affine = np.eye(4)
     affine[:3, :3] = 0
     for k, world in enumerate(order):
-        affine[world, k] = signs[k] * (0.7, 1.1, 3.3)[k]
+        affine[world, k] = signs[k] * steps[k]
     affine[:3, :3] = tilt @ affine[:3, :3]
     affine[:3, 3] = (-12.5, 40.25, 7.125)
     return affine
@@ -49,6 +49,20 @@ def test_every_orientation_there_and_back(tmp_path, order, signs, tilt):
     np.testing.assert_allclose(written.get_qform(), source.affine, atol=2e-5)
     np.testing.assert_allclose(written.header.get_zooms(), source.header.get_zooms(), rtol=1e-6)
     assert written.get_data_dtype() == np.int16
+
+
+@pytest.mark.parametrize("tilt", [np.eye(3), TILT], ids=["straight", "oblique"])
+@pytest.mark.parametrize(("order", "signs"), TURNS)
+def test_thick_slices_keep_their_plane(tmp_path, order, signs, tilt):
+    stored = RNG.permutation(60).reshape(3, 4, 5).astype(np.int16)
+    nib.save(nib.Nifti1Image(stored, turned_affine(order, signs, tilt, steps=(0.7, 1.1, 3.3))), tmp_path / "v.nii")
+    array, geometry = read_nifti(tmp_path / "v.nii")
+    upright = np.asarray(nib.as_closest_canonical(nib.load(tmp_path / "v.nii")).dataobj)  # right, anterior, superior
+    sagittal, coronal = upright[::-1, ::-1, ::-1].transpose(0, 2, 1), upright[::-1, ::-1, ::-1].transpose(1, 2, 0)
+    axial = upright[::-1, ::-1].transpose(2, 1, 0)
+    np.testing.assert_array_equal(array, (sagittal, coronal, axial)[order[2]])
+    assert geometry.canonical_shape == array.shape and geometry.spacing[0] == 3.3
+    np.testing.assert_array_equal(geometry.restore(array), stored)
 
 
 def test_axes_of_a_known_volume(tmp_path):
