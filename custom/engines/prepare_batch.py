@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from monai.engines import PrepareBatch
 
+from custom.modalities import UNKNOWN_MODALITY
 from custom.networks.clip import FrozenCLIP
 
 
@@ -19,10 +20,12 @@ class PromptPrepareBatch(PrepareBatch):
         clip: the frozen CLIP whose feature of "clip_crop" is the sparse content prompt, or None.
         full_output: ask the network for everything it predicts and give the loss mask and modality; otherwise mask
             logits and the masks alone.
+        tell_modality: prompt with the batch's modality; otherwise with an unknown one, so that the network's own
+            classifier is asked as users ask it.
     """
 
-    def __init__(self, *, clip: FrozenCLIP | None = None, full_output: bool = True) -> None:
-        self.clip, self.full_output = clip, full_output
+    def __init__(self, *, clip: FrozenCLIP | None = None, full_output: bool = True, tell_modality: bool = True) -> None:
+        self.clip, self.full_output, self.tell_modality = clip, full_output, tell_modality
 
     def __call__(
         self,
@@ -37,6 +40,9 @@ class PromptPrepareBatch(PrepareBatch):
             return batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
 
         prompts: dict[str, object] = {"boxes": move("boxes"), "modality": move("modality_index"), "crop": move("crop")}
+        known = prompts["modality"]
+        if not self.tell_modality:
+            prompts["modality"] = torch.full_like(known, UNKNOWN_MODALITY)
         if "image_feature" in batchdata:
             prompts["image_feature"] = move("image_feature")
         elif self.clip is not None:
@@ -45,4 +51,4 @@ class PromptPrepareBatch(PrepareBatch):
         if not self.full_output:
             return move("image"), label, (), prompts
         prompts["full_output"] = True
-        return move("image"), {"label": label, "modality": prompts["modality"]}, (), prompts
+        return move("image"), {"label": label, "modality": known}, (), prompts

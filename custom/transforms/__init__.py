@@ -1,5 +1,6 @@
 """MONAI dictionary transforms of MCP-MedSAM."""
 
+from custom.transforms.affine import RandAffineMasksd
 from custom.transforms.boxes import tight_boxes
 from custom.transforms.clip_features import LoadClipFeatured
 from custom.transforms.dictionary import (
@@ -19,6 +20,7 @@ __all__ = [
     "LoadClipFeatured",
     "LoadSliced",
     "PickMasksd",
+    "RandAffineMasksd",
     "RandBoxd",
     "RestoreMasksd",
     "ToFramed",

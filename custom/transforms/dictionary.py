@@ -1,7 +1,7 @@
 """MONAI dictionary transforms from a prepared slice to the network's inputs, and back to native masks.
 
-The flips come first and everything else (box, crop, frame) is computed from the flipped image and masks, so that no
-two of them can disagree.
+Flips and other moves come first and everything else (box, crop, frame) is computed from the moved image and masks, so
+that no two of them can disagree.
 """
 
 from __future__ import annotations
@@ -85,11 +85,20 @@ class Boxd(MapTransform):
         keys: masks NxHxW, none of them empty.
         box_key: where the boxes go, Nx4 float in native pixels.
         shift: outward shift of x_min, y_min, x_max, y_max in pixels of the 256 frame; one for all or Nx4.
+        scale: relative enlargement of the tight box about its centre, 0.1 for one a tenth wider and higher; one for
+            all or Nx4, where each side takes the half of its own.
     """
 
-    def __init__(self, keys: KeysCollection, *, box_key: str = "boxes", shift: float | torch.Tensor = 0.0) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        box_key: str = "boxes",
+        shift: float | torch.Tensor = 0.0,
+        scale: float | torch.Tensor = 0.0,
+    ) -> None:
         super().__init__(keys)
-        self.box_key, self.shift = box_key, shift
+        self.box_key, self.shift, self.scale = box_key, shift, scale
 
     def __call__(self, data: Mapping[Hashable, object]) -> Item:
         """Add the boxes."""
@@ -97,9 +106,11 @@ class Boxd(MapTransform):
         for key in self.key_iterator(item):
             masks = convert_to_tensor(item[key], track_meta=False)
             height, width = masks.shape[1:]
-            outwards = torch.tensor([-1.0, -1.0, 1.0, 1.0]) * self.shift / Frame(height, width).scale
+            boxes, outwards = tight_boxes(masks), torch.tensor([-1.0, -1.0, 1.0, 1.0])
+            sizes = (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)  # Nx2 -> Nx4, both end pixels are inside
+            moved = boxes + outwards * self.shift / Frame(height, width).scale + outwards * self.scale / 2 * sizes
             last = torch.tensor([width, height, width, height]) - 1.0
-            item[self.box_key] = (tight_boxes(masks) + outwards).clamp(min=torch.zeros(4), max=last)
+            item[self.box_key] = moved.clamp(min=torch.zeros(4), max=last)
         return item
 
 
@@ -109,6 +120,8 @@ class RandBoxd(Randomizable, MapTransform):
     Args:
         keys: masks NxHxW, none of them empty.
         max_shift: largest shift, in pixels of the 256 frame.
+        max_scale: with more than 0, each side also moves by a share of the box: ``scale`` of ``Boxd``, drawn evenly
+            from 0 to this for each side.
         box_key: where the boxes go.
         seeded_by: keys whose values fix the draw (the boxes of an evaluation must not change from run to run);
             none for a random draw.
@@ -119,15 +132,19 @@ class RandBoxd(Randomizable, MapTransform):
         keys: KeysCollection,
         *,
         max_shift: int = 5,
+        max_scale: float = 0.0,
         box_key: str = "boxes",
         seeded_by: Sequence[str] = (),
     ) -> None:
         MapTransform.__init__(self, keys)
-        self.max_shift, self.box_key, self.seeded_by = max_shift, box_key, tuple(seeded_by)
+        self.max_shift, self.max_scale, self.box_key, self.seeded_by = max_shift, max_scale, box_key, tuple(seeded_by)
 
-    def randomize(self, data: int) -> torch.Tensor:
-        """Draw the shifts of a number of boxes: Nx4."""
-        return torch.from_numpy(self.R.randint(0, self.max_shift + 1, size=(data, 4))).float()
+    def randomize(self, data: int) -> dict[str, torch.Tensor]:
+        """Draw the shifts of a number of boxes, Nx4, and their enlargements, Nx4, where there are any."""
+        drawn = {"shift": torch.from_numpy(self.R.randint(0, self.max_shift + 1, size=(data, 4))).float()}
+        if self.max_scale:
+            drawn["scale"] = torch.from_numpy(self.R.uniform(0, self.max_scale, size=(data, 4))).float()
+        return drawn
 
     def __call__(self, data: Mapping[Hashable, object]) -> Item:
         """Draw the shifts and add the boxes."""
@@ -136,7 +153,7 @@ class RandBoxd(Randomizable, MapTransform):
             name = "/".join(str(item[key]) for key in self.seeded_by)
             self.R = np.random.RandomState(zlib.crc32(name.encode()))
         for key in self.key_iterator(item):
-            item = Boxd(key, box_key=self.box_key, shift=self.randomize(len(item[key])))(item)
+            item = Boxd(key, box_key=self.box_key, **self.randomize(len(item[key])))(item)
         return item
 
 

@@ -68,3 +68,10 @@ def test_to_another_device(batch, clip):
     image, target, _, prompts = PromptPrepareBatch(clip=clip)(batch, "meta")
     moved = [image, target["label"], *(value for value in prompts.values() if isinstance(value, torch.Tensor))]
     assert all(value.device.type == "meta" for value in moved) and len(moved) == 6
+
+
+@pytest.mark.parametrize("full_output", [True, False])
+def test_modality_untold(batch, full_output):
+    _, target, _, prompts = PromptPrepareBatch(full_output=full_output, tell_modality=False)(batch)
+    assert prompts["modality"].tolist() == [-1, -1]
+    assert not full_output or target["modality"] is batch["modality_index"]

@@ -17,7 +17,17 @@ from custom.data.mask_table import MaskTable
 from custom.data.prepared import INDEX_NAME
 from custom.data.sampler import ModalityBalancedSampler
 from custom.engines import step_decay_then_final
-from custom.handlers import BestWeights, EarlyStop, FiniteLoss, LossAlone, Restarts, StopOnSignal, TrainingCurve
+from custom.handlers import (
+    BestWeights,
+    EarlyStop,
+    FiniteLoss,
+    LossAlone,
+    Restarts,
+    StopOnSignal,
+    TrainingCurve,
+    UpdateAverage,
+    WeightAverage,
+)
 
 
 class Noise(torch.utils.data.Dataset):
@@ -60,15 +70,16 @@ def start(tmp_path, monkeypatch):
         scheduler = step_decay_then_final(
             optimizer, epochs=epochs, iterations_per_epoch=len(loader), final_lr=0.01, warmup=3 * accumulate
         )
+        average = WeightAverage(network=net, decay=other.get("ema"))
         rng = np.random.RandomState(0)
         images = torch.from_numpy(rng.normal(size=(4, 4)).astype(np.float32))
         validator = SupervisedEvaluator(
             device="cpu",
             val_data_loader=[{"image": i[None], "label": i[None, :1]} for i in images],
-            network=net,
+            network=average.network,
             decollate=False,
             key_val_metric={"score": MeanSquaredError(lambda o: (o["pred"], o["label"])) * -1},
-            val_handlers=[BestWeights(path=folder / "model.pt", network=net)],
+            val_handlers=[BestWeights(path=folder / "model.pt", network=average.network)],
         )
         handlers = [
             FiniteLoss(),
@@ -78,9 +89,10 @@ def start(tmp_path, monkeypatch):
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
             EarlyStop(validator=validator, patience=patience),
             StopOnSignal(validator=validator),
+            UpdateAverage(average=average),
             Restarts(
                 save_dir=folder,
-                save_dict={"model": net, "optimizer": optimizer, "lr_scheduler": scheduler},
+                save_dict={"model": net, "optimizer": optimizer, "lr_scheduler": scheduler, **average.saved},
                 validator=validator,
                 dataset_dir=other.get("dataset", tmp_path),
                 config='{"lr": 0.05}',

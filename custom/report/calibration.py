@@ -1,0 +1,201 @@
+"""How far a network's own word can be trusted: ``python -m custom.report.calibration EVAL --out DIR``.
+
+EVAL is the output folder of an evaluation with ``--mask_report True``.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import fire
+import numpy as np
+from scipy.stats import pearsonr
+
+from custom.errors import InputError
+from custom.files import write_whole
+from custom.handlers.mask_report import COLUMNS, MASKS_FILE
+from custom.modalities import MODALITIES, canonical_modality
+from custom.report.calibration_figure import draw
+
+BINS = 10
+ALL, MEAN = "all", "mean"
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What was predicted of K masks, and what was true; all arrays of length K.
+
+    Attributes:
+        predicted: predicted IoU, cut to [0, 1] as it is shown to users.
+        true: true IoU in [0, 1].
+        modality: index of the true modality.
+        told: index of the modality the classifier found most probable, -1 where it has none.
+    """
+
+    predicted: np.ndarray
+    true: np.ndarray
+    modality: np.ndarray
+    told: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.true)
+
+    def of(self, modality: int) -> Masks:
+        """Return the masks of one modality."""
+        chosen = self.modality == modality
+        return Masks(self.predicted[chosen], self.true[chosen], self.modality[chosen], self.told[chosen])
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The masks whose predicted IoU is from ``low`` (included) to ``high`` (included in the last bin alone)."""
+
+    low: float
+    high: float
+    masks: int
+    predicted: float
+    true: float
+
+
+def read_masks(folder: Path) -> Masks:
+    """Read ``masks.csv``, see ``custom.handlers.MaskReport``.
+
+    Raises:
+        InputError: no such file, no mask in it, or a column or a value is missing.
+    """
+    path = folder / MASKS_FILE
+    if not path.is_file():
+        raise InputError(folder, MASKS_FILE, "no such file", "the folder of an evaluation with --mask_report True")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
+        if missing:
+            raise InputError(path, "columns", f"no {', '.join(missing)}", ", ".join(COLUMNS))
+        values = [_values(row, f"{path} line {number}") for number, row in enumerate(rows, start=2)]
+    if not values:
+        raise InputError(path, "masks", "none", "one at least")
+    predicted, true, modality, told = zip(*values, strict=True)
+    return Masks(np.clip(predicted, 0, 1), np.array(true), np.array(modality), np.array(told))
+
+
+def reliability(masks: Masks) -> list[Bin]:
+    """Sort the masks into ten equal bins of predicted IoU; bins without masks are left out."""
+    place = np.minimum((masks.predicted * BINS).astype(int), BINS - 1)
+    found = []
+    for k in range(BINS):
+        inside = place == k
+        if inside.any():
+            means = masks.predicted[inside].mean(), masks.true[inside].mean()
+            found.append(Bin(k / BINS, (k + 1) / BINS, int(inside.sum()), *map(float, means)))
+    return found
+
+
+def calibration_error(masks: Masks) -> float:
+    """Return the expected calibration error: the mean distance of a bin from the diagonal, by its masks."""
+    return sum(b.masks * abs(b.predicted - b.true) for b in reliability(masks)) / len(masks)
+
+
+def scores(masks: Masks) -> dict[str, float]:
+    """Return means, errors and correlation of the IoU, and the classifier's accuracy; NaN where there is none."""
+    varied = len(masks) > 1 and np.ptp(masks.predicted) > 0 and np.ptp(masks.true) > 0
+    classified = (masks.told >= 0).any()
+    return {
+        "predicted_iou": float(masks.predicted.mean()),
+        "true_iou": float(masks.true.mean()),
+        "absolute_error": float(np.abs(masks.predicted - masks.true).mean()),
+        "calibration_error": calibration_error(masks),
+        "correlation": float(pearsonr(masks.predicted, masks.true).statistic) if varied else math.nan,
+        "modality_accuracy": float((masks.told == masks.modality).mean()) if classified else math.nan,
+    }
+
+
+def table(masks: Masks) -> dict[str, tuple[int, dict[str, float]]]:
+    """Return number of masks and scores by modality, then their mean over modalities, then those of all masks."""
+    rows = {MODALITIES[m]: (len(masks.of(m)), scores(masks.of(m))) for m in np.unique(masks.modality)}
+    columns = {name: [row[name] for _, row in rows.values()] for name in scores(masks)}
+    means = {name: _mean(values) for name, values in columns.items()}
+    return {**rows, MEAN: (len(masks), means), ALL: (len(masks), scores(masks))}
+
+
+def confusion(masks: Masks) -> np.ndarray:
+    """Count the masks of each true modality by the one that was told: MxM."""
+    counts = np.zeros((len(MODALITIES), len(MODALITIES)), int)
+    known = masks.told >= 0
+    np.add.at(counts, (masks.modality[known], masks.told[known]), 1)
+    return counts
+
+
+def calibration(folder: str, out: str = "calibration") -> None:
+    """Write ``calibration.csv``, ``reliability.csv``, ``confusion.csv`` and ``calibration.png``; show the table.
+
+    Args:
+        folder: output folder of an evaluation with ``--mask_report True``.
+        out: folder for the four files.
+
+    Raises:
+        InputError: as ``read_masks``.
+    """
+    masks, place = read_masks(Path(str(folder))), Path(str(out))
+    rows, counts, bins = table(masks), confusion(masks), reliability(masks)
+    names = list(rows[ALL][1])
+    lines = [[name, count, *(_text(row[key]) for key in names)] for name, (count, row) in rows.items()]
+    place.mkdir(parents=True, exist_ok=True)
+    _write(place / "calibration.csv", ["modality", "masks", *names], lines)
+    in_bins = [[b.low, b.high, b.masks, _text(b.predicted), _text(b.true)] for b in bins]
+    _write(place / "reliability.csv", ["from", "to", "masks", "predicted_iou", "true_iou"], in_bins)
+    told = [[name, *row] for name, row in zip(MODALITIES, counts, strict=True)]
+    _write(place / "confusion.csv", ["modality", *MODALITIES], told)
+    image = draw(bins, counts, rows[ALL][1])
+    write_whole(place / "calibration.png", lambda file: file.write(image))
+    print(f"{'modality':<12}{'masks':>8}" + "".join(f"{name.replace('_', ' '):>19}" for name in names))
+    for name, count, *values in lines:
+        print(f"{name:<12}{count:>8}" + "".join(f"{value or '-':>19}" for value in values))
+
+
+def _values(row: dict[str, str], source: str) -> tuple[float, float, int, int]:
+    numbers = []
+    for column in ("predicted_iou", "true_iou"):
+        try:
+            numbers.append(float(row[column]))
+        except (TypeError, ValueError):
+            numbers.append(math.nan)
+        if not math.isfinite(numbers[-1]):
+            raise InputError(source, column, repr(row[column]), "a finite number")
+    modality = MODALITIES.index(canonical_modality(row["modality"], source))
+    told = row["predicted_modality"]
+    return *numbers, modality, MODALITIES.index(canonical_modality(told, source)) if told else -1
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _text(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"
+
+
+def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def main() -> None:
+    """Run the command line; bad input is told in one line."""
+    try:
+        fire.Fire(calibration, name="python -m custom.report.calibration")
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
