@@ -36,7 +36,7 @@ OVERLAYS = {
     "sampling_slice": (ALL, PUBMED_CLIP, "slice", None),
     "sampling_case": (ALL, PUBMED_CLIP, "case", None),
 }
-FAST = ("no_prompts", "encoder_scratch")
+FAST = ("encoder_scratch",)
 
 
 def configs(name: str, *more: str) -> list[str]:

@@ -60,6 +60,7 @@ def test_training_changed_the_decoder_and_kept_the_frozen_encoder(trained):
     assert after.components.content_cnn and not after.components.clip_image
 
 
+@pytest.mark.slow
 def test_evaluating_repeats_the_validation_scores(small_set, trained, tmp_path):
     configs = "['configs/train.json','configs/evaluate.json']"
     options = ["--dataset_dir", small_set, "--output_dir", tmp_path, "--ckpt_dir", trained / "models"]
@@ -86,6 +87,7 @@ def test_inference_on_a_folder_of_npz(trained, tmp_path):
     assert segs["3D_CT_b.npz"].shape == (3, 30, 20) and not segs["3D_CT_b.npz"][0].any()
 
 
+@pytest.mark.slow
 def test_load_from_another_folder_gives_the_weights(trained, tmp_path):
     """With the small package in the bundle's folder; the release, with the real one, is tested beside."""
     code = f"""

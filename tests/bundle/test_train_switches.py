@@ -74,6 +74,7 @@ def test_average_is_shipped_and_the_frozen_encoder_kept(trained):
         assert torch.equal(shipped[f"image_encoder.{name}"], value), name
 
 
+@pytest.mark.slow
 def test_resumed_with_average_and_augmentation(trained, options, tmp_path):
     train(tmp_path, options, kill_at=2)
     train(tmp_path, options, resume=True)

@@ -31,6 +31,7 @@ def same_process(monkeypatch):
     monkeypatch.setattr(profile_module, "_DATA_ALONE", 2)
 
 
+@pytest.mark.slow
 def test_one_plain_step(prepared_demo):
     options = {"clip": "none", "batch_size": 1, "num_workers": 0, "freeze_image_encoder": True, "content_cnn": False}
     found = profile(str(prepared_demo.root), steps=1, warm_up=1, **options, **PLAIN)

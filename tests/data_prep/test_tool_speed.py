@@ -5,6 +5,7 @@ from data_prep import speed
 from data_prep.speed import measure
 
 
+@pytest.mark.slow
 def test_report(prepared_demo, monkeypatch):
     monkeypatch.setattr(speed, "_DEPTHS", (8, 80))
     report = measure(prepared_demo.root, seconds=0.01)

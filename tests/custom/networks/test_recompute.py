@@ -21,8 +21,16 @@ def kept_bytes(function):
     return result, sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
+@pytest.fixture
+def deterministic():
+    """Sums over indices are otherwise taken in the order in which threads come."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_encoder_learns_the_same_and_keeps_less(bfloat16):
+def test_encoder_learns_the_same_and_keeps_less(bfloat16, deterministic):
     torch.manual_seed(0)
     plain = TinyViT(widths=(8, 16, 20, 40), depths=(1, 1, 1, 1), heads=(1, 1, 1, 2)).train()
     thrifty = copy.deepcopy(plain)
