@@ -143,6 +143,7 @@ def start_program(folder, options, *configs, launcher=()):
     return subprocess.Popen(line, cwd=BUNDLE, env=environment, start_new_session=True, **pipes)
 
 
+@pytest.mark.slow
 def test_stopped_by_a_scheduler(reference, tmp_path):
     """SIGTERM to every process of the job, data workers too, ends the step, saves, and ends with its code."""
     expected, settings = reference

@@ -35,7 +35,9 @@ assert not {"torch", "monai"} & set(sys.modules)
 """
 
 
-@pytest.fixture(scope="module", params=SWITCHES, ids=str)
+@pytest.fixture(
+    scope="module", params=[pytest.param("no prompts", marks=pytest.mark.slow), "embedding and content CNN"], ids=str
+)
 def exported(request, shared_lively_network, tmp_path_factory):
     """A network whose every branch shows, without CLIP, and the folder of its export."""
     network, kept = shared_lively_network, shared_lively_network.components
