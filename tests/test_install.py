@@ -49,6 +49,7 @@ assert version.__version__ and "custom" not in sys.modules and "data_prep" not i
     assert io.imread(tmp_path / "out" / "eye_mask.png").max() == 1
 
 
+@pytest.mark.slow
 def test_train_from_elsewhere(installed, prepared_demo, tmp_path):
     code = f"""
 from monai.bundle import ConfigParser
