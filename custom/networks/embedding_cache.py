@@ -1,4 +1,4 @@
-"""Keep the embeddings of a frozen image encoder in files, so that each picture is encoded once in a whole training."""
+"""Keep what the frozen part of an image encoder gives in files: each picture is encoded once in a whole training."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from custom.files import write_whole
 
 
 class EmbeddingCache:
-    """Image embeddings under the digest of encoder, precision and image.
+    """Image embeddings, or the features of a frozen part, under the digest of encoder, precision and image.
 
     The digest makes a wrong hit impossible: a flipped image, another encoder or autocast in another precision is
-    another file. Embeddings are kept in float16 (2 MB each), and what is fresh is rounded alike, so that a run does
+    another file. They are kept in float16 (2 to 3 MB each), and what is fresh is rounded alike, so that a run does
     not depend on what an earlier one left in the folder.
 
     Args:

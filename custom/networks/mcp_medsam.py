@@ -57,8 +57,9 @@ class MCPMedSAM(nn.Module):
         clip_width: width of the CLIP features.
         num_modalities: number of modalities.
         freeze_image_encoder: keep the image encoder as loaded: no gradient, no change of its running statistics.
+        trained_stages: of a frozen encoder, so many stages at the end learn all the same, and its neck with them.
         recompute: in training, keep none of the image encoder's activations but compute them again for the gradient.
-        embedding_cache: keep the embeddings of a frozen encoder in this folder; None encodes every time.
+        embedding_cache: keep what the frozen part of the encoder gives in this folder; None encodes every time.
 
     Example:
         >>> network = MCPMedSAM(clip_text=False, clip_image=False).eval()
@@ -78,12 +79,14 @@ class MCPMedSAM(nn.Module):
         clip_width: int = 512,
         num_modalities: int = len(MODALITIES),
         freeze_image_encoder: bool = False,
+        trained_stages: int = 0,
         recompute: bool = False,
         embedding_cache: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__()
-        if embedding_cache is not None and not freeze_image_encoder:
-            raise InputError("arguments", "embedding_cache", embedding_cache, "None unless freeze_image_encoder is on")
+        for name, value in (("embedding_cache", embedding_cache), ("trained_stages", trained_stages)):
+            if value and not freeze_image_encoder:
+                raise InputError("arguments", name, value, "nothing unless freeze_image_encoder is on")
         components = PromptComponents(
             clip_text=clip_text,
             modality_embedding=modality_embedding,
@@ -94,9 +97,8 @@ class MCPMedSAM(nn.Module):
         self.image_encoder.recompute = recompute
         self.prompt_encoder = PromptEncoder(components=components, num_modalities=num_modalities, clip_width=clip_width)
         self.mask_decoder = MaskDecoder(num_modalities=num_modalities)
-        self.freeze_image_encoder = freeze_image_encoder
         if freeze_image_encoder:
-            self.image_encoder.requires_grad_(False).eval()
+            self.image_encoder.freeze(trained_stages=trained_stages)
         self.embedding_cache = None if embedding_cache is None else EmbeddingCache(embedding_cache)
 
     @property
@@ -109,20 +111,13 @@ class MCPMedSAM(nn.Module):
         self.prompt_encoder.start_as_identity()
         self.mask_decoder.start_as_identity()
 
-    def train(self, mode: bool = True) -> MCPMedSAM:
-        """Switch to training; a frozen image encoder stays in evaluation."""
-        super().train(mode)
-        if self.freeze_image_encoder:
-            self.image_encoder.eval()
-        return self
-
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         """Encode images: Bx3x256x256 in [0, 1] -> Bx256x64x64."""
         if image.ndim != 4 or image.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(f"image: found shape {tuple(image.shape)}; allowed: (B, 3, {IMAGE_SIZE}, {IMAGE_SIZE})")
-        if self.embedding_cache is not None:
-            return self.embedding_cache.encode(self.image_encoder, image)
-        return self.image_encoder(image)
+        if self.embedding_cache is None:
+            return self.image_encoder(image)
+        return self.image_encoder.trained(self.embedding_cache.encode(self.image_encoder.frozen, image))
 
     def decode(
         self,

@@ -14,6 +14,7 @@ from timm.layers import LayerNorm2d
 from timm.models.tiny_vit import ConvNorm, MBConv, PatchMerging, TinyVitBlock
 from torch import nn
 
+from custom.errors import InputError
 from custom.networks.recompute import recompute
 
 EMBEDDING_SIZE = 64
@@ -79,6 +80,7 @@ class TinyViT(nn.Module):
     ) -> None:
         super().__init__()
         self.recompute = False
+        self._frozen = 0  # of the parts, from the first
         self.patch_embed = PatchEmbed(widths[0])
         self.stages = nn.ModuleList([ConvStage(width=widths[0], depth=depths[0], merged_width=widths[1])])
         for i in range(1, len(widths)):
@@ -103,6 +105,40 @@ class TinyViT(nn.Module):
         # timm caches the gathered attention biases in eval mode; weights loaded later must not meet an old cache.
         self.register_load_state_dict_post_hook(_drop_caches)
 
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Patch embedding, stages and neck, in the order they are computed."""
+        return (self.patch_embed, *self.stages, self.neck)
+
+    @property
+    def frozen(self) -> nn.Sequential:
+        """The parts that stay as loaded: Bx3x256x256 -> what ``trained`` takes."""
+        return nn.Sequential(*self.parts[: self._frozen])
+
+    def freeze(self, *, trained_stages: int = 0) -> None:
+        """Keep the encoder as loaded: no gradient, no change of running statistics.
+
+        Args:
+            trained_stages: so many stages at the end go on learning, and the neck with them; with 0 nothing does.
+
+        Raises:
+            InputError: there are fewer stages.
+        """
+        if not 0 <= trained_stages <= len(self.stages):
+            raise InputError("arguments", "trained_stages", trained_stages, f"0 to {len(self.stages)}")
+        self._frozen = len(self.parts) - (trained_stages + 1 if trained_stages else 0)
+        self.frozen.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> TinyViT:
+        """Switch to training; frozen parts stay in evaluation."""
+        super().train(mode and self._frozen < len(self.parts))
+        self.frozen.eval()
+        return self
+
+    def trained(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the embedding from what the frozen parts give; from the image where none are."""
+        return self._compute(self.parts[self._frozen :], x)
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Encode an image.
 
@@ -112,12 +148,17 @@ class TinyViT(nn.Module):
         Returns:
             Bx256x64x64.
         """
-        x = self.patch_embed(image)
-        for stage in self.stages:
-            x = recompute(stage, x) if self.recompute and self.training else stage(x)
-        return self.neck(x)
+        return self._compute(self.parts, image)
+
+    def _compute(self, parts: Sequence[nn.Module], x: torch.Tensor) -> torch.Tensor:
+        for part in parts:
+            again = self.recompute and part.training and part in self.stages
+            x = recompute(part, x) if again else part(x)
+        return x
 
 
 def _drop_caches(network: TinyViT, _: object) -> None:
     training = network.training
-    network.train().train(training)  # by version, timm clears them on any switch or only on that to training
+    # By version, timm clears them on any switch or only on that to training; frozen parts have to switch, too.
+    nn.Module.train(network)
+    network.train(training)
