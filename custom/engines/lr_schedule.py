@@ -8,23 +8,27 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from custom.networks.mcp_medsam import is_new_branch
 
+_CLASSIFIER = "mask_decoder.modality_head."
+
 
 def parameter_groups(network: nn.Module, *, lr: float, new_branch_lr: float) -> list[dict[str, object]]:
     """Split the trainable parameters into what LiteMedSAM has and what MCP-MedSAM adds to it.
 
     The new branches start from zero weights. Adam's first steps move every weight by the learning rate, whatever the
     gradient's size, so a zero convolution over thousands of inputs overshoots by far more than the signal it is added
-    to, and LiteMedSAM's accuracy is lost within two steps; at a fiftieth of the rate it is kept.
+    to, and LiteMedSAM's accuracy is lost within two steps; at a fiftieth of the rate it is kept. The modality
+    classifier is new, too, but no mask depends on it: it learns at the full rate.
 
     Args:
         network: an ``MCPMedSAM``.
-        lr: learning rate of the layers LiteMedSAM has.
-        new_branch_lr: learning rate of the layers it has not; ``lr`` gives the paper's single rate.
+        lr: learning rate of the layers LiteMedSAM has, and of the classifier.
+        new_branch_lr: learning rate of the other layers it has not; ``lr`` gives the paper's single rate.
     """
     groups: dict[float, list[nn.Parameter]] = {lr: [], new_branch_lr: []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            groups[new_branch_lr if is_new_branch(name) else lr].append(parameter)
+            slow = is_new_branch(name) and not name.startswith(_CLASSIFIER)
+            groups[new_branch_lr if slow else lr].append(parameter)
     return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
 
 

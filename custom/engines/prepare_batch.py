@@ -14,7 +14,8 @@ from custom.networks.clip import FrozenCLIP
 class PromptPrepareBatch(PrepareBatch):
     """Move image, prompts and target to the device; CLIP's image tower runs here, batched and on the device.
 
-    Where the batch brings an "image_feature" along (``custom.transforms.LoadClipFeatured``), CLIP is not run.
+    Where the batch brings an "image_feature" along (``custom.transforms.LoadClipFeatured``), CLIP is not run. Where it
+    brings a "modality_prompt" along (``custom.transforms.RandUnknownModalityd``), the network is told that.
 
     Args:
         clip: the frozen CLIP whose feature of "clip_crop" is the sparse content prompt, or None.
@@ -39,8 +40,9 @@ class PromptPrepareBatch(PrepareBatch):
         def move(key: str) -> torch.Tensor:
             return batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
 
-        prompts: dict[str, object] = {"boxes": move("boxes"), "modality": move("modality_index"), "crop": move("crop")}
-        known = prompts["modality"]
+        known = move("modality_index")
+        told = move("modality_prompt") if "modality_prompt" in batchdata else known
+        prompts: dict[str, object] = {"boxes": move("boxes"), "modality": told, "crop": move("crop")}
         if not self.tell_modality:
             prompts["modality"] = torch.full_like(known, UNKNOWN_MODALITY)
         if "image_feature" in batchdata:

@@ -13,6 +13,7 @@ from custom.transforms.dictionary import (
     ToFramed,
 )
 from custom.transforms.masks import masks_to_frame
+from custom.transforms.modality import RandUnknownModalityd
 
 __all__ = [
     "Boxd",
@@ -22,6 +23,7 @@ __all__ = [
     "PickMasksd",
     "RandAffineMasksd",
     "RandBoxd",
+    "RandUnknownModalityd",
     "RestoreMasksd",
     "ToFramed",
     "masks_to_frame",

@@ -43,7 +43,8 @@ def test_new_branches_are_a_group_of_their_own():
     assert (lite["lr"], new["lr"]) == (2e-4, 2e-5)
     ids = {id(p) for p in new["params"]}
     assert id(network.prompt_encoder.content_cnn.head.weight) in ids and id(network.mask_decoder.join.weight) in ids
-    assert id(network.mask_decoder.mask_tokens) in {id(p) for p in lite["params"]}
+    ids = {id(p) for p in lite["params"]}
+    assert id(network.mask_decoder.mask_tokens) in ids and id(network.mask_decoder.modality_head.fc1.weight) in ids
     trainable = sum(p.requires_grad for p in network.parameters())
     assert len(lite["params"]) + len(new["params"]) == trainable
 

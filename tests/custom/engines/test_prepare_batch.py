@@ -75,3 +75,9 @@ def test_modality_untold(batch, full_output):
     _, target, _, prompts = PromptPrepareBatch(full_output=full_output, tell_modality=False)(batch)
     assert prompts["modality"].tolist() == [-1, -1]
     assert not full_output or target["modality"] is batch["modality_index"]
+
+
+def test_modality_hidden_from_the_prompt_alone(batch):
+    batch["modality_prompt"] = torch.tensor([-1, -1])
+    _, target, _, prompts = PromptPrepareBatch()(batch)
+    assert prompts["modality"] is batch["modality_prompt"] and target["modality"] is batch["modality_index"]

@@ -1,0 +1,74 @@
+"""Store weights in half the space, to ship them: ``python -m custom.networks.half_precision WEIGHTS --out FILE``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
+import fire
+import torch
+
+from custom.errors import InputError
+from custom.handlers.checkpoint_files import write_checkpoint
+from custom.networks.checkpoint import OWN, read_state_dict, recognise_layout
+
+#: Smaller tensors (norms, biases, tokens, the positional frequencies) stay as they are: they weigh nothing.
+SMALLEST = 10_000
+
+
+def halve(
+    tensors: Mapping[str, torch.Tensor], *, source: str | PathLike[str] = "checkpoint"
+) -> dict[str, torch.Tensor]:
+    """Round the large float32 tensors of a state dict to float16; loading them turns them into float32 again.
+
+    Args:
+        tensors: the state dict.
+        source: where the tensors came from, for the error.
+
+    Raises:
+        InputError: a large tensor holds a number that float16 cannot.
+
+    Example:
+        >>> {name: value.dtype for name, value in halve({"w": torch.ones(100, 100), "b": torch.ones(9)}).items()}
+        {'w': torch.float16, 'b': torch.float32}
+    """
+    halved = {}
+    for name, value in tensors.items():
+        large = value.dtype == torch.float32 and value.numel() >= SMALLEST
+        halved[name] = value.half() if large else value
+        if not halved[name].isfinite().all():
+            raise InputError(source, name, "a number beyond float16", f"up to {torch.finfo(torch.float16).max:.0f}")
+    return halved
+
+
+def store(checkpoint: str, *, out: str) -> None:
+    """Write the weights of one of the project's checkpoints, and nothing else of it, in half precision.
+
+    Args:
+        checkpoint: file of a training, ``model.pt`` or ``last.pt``.
+        out: file to write.
+
+    Raises:
+        InputError: not one of the project's checkpoints, or a number that float16 cannot hold.
+    """
+    tensors = read_state_dict(checkpoint)
+    layout = recognise_layout(tensors)
+    if layout != OWN:
+        raise InputError(checkpoint, "checkpoint", layout or "another network's", OWN)
+    path = Path(str(out))
+    write_checkpoint(path, halve(tensors, source=checkpoint))
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def main() -> None:
+    """Run the command line; bad input is told in one line."""
+    try:
+        fire.Fire(store)
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
