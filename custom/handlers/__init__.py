@@ -2,6 +2,7 @@
 
 from custom.handlers.best_weights import BestWeights
 from custom.handlers.early_stop import EarlyStop
+from custom.handlers.example_page import ExamplePage
 from custom.handlers.finite_loss import FiniteLoss
 from custom.handlers.loss_alone import LossAlone
 from custom.handlers.mask_report import MaskReport
@@ -15,6 +16,7 @@ from custom.handlers.weight_average import UpdateAverage, WeightAverage
 __all__ = [
     "BestWeights",
     "EarlyStop",
+    "ExamplePage",
     "FiniteLoss",
     "LossAlone",
     "MaskReport",
