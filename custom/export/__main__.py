@@ -18,7 +18,6 @@ from custom.export.folder import PRECISIONS, QUANTISED, Description, check_out, 
 from custom.modalities import MODALITIES
 from custom.networks import MCPMedSAM, lite_medsam_path, start_network
 from custom.networks.checkpoint import LITE_MEDSAM, read_state_dict, recognise_layout
-from custom.networks.tiny_vit import EMBEDDING_SIZE
 
 
 def export(
@@ -56,11 +55,11 @@ def export(
         raise InputError("arguments", "calibration", repr(calibration), allowed)
     check_out(str(out))
     path = lite_medsam_path() if checkpoint == "lite_medsam" else Path(checkpoint)
+    network = load(path, clip)
     if calibration is not None:
         from custom.export.quantisation import calibration_values, quantise_decoder  # NNCF takes seconds to start
 
-        values = calibration_values(str(calibration))
-    network = load(path, clip)
+        values = calibration_values(str(calibration), network.prompt_encoder.content_size)
     graphs = {"encoder": encoder_graph(network), "decoder": decoder_graph(network)}
     models = {name: to_openvino(graph) for name, graph in graphs.items()}
     clip_width = network.prompt_encoder.text_table.shape[1]
@@ -72,7 +71,7 @@ def export(
         precision=precision,
         components=asdict(network.components),
         modalities=MODALITIES,
-        crop_size=EMBEDDING_SIZE,
+        crop_size=network.prompt_encoder.content_size,
         clip_width=clip_width,
         graphs={name: {"inputs": graph.inputs, "outputs": graph.outputs} for name, graph in graphs.items()},
         made_with={name: version(name) for name in ("openvino", "torch")},

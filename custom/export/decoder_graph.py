@@ -36,10 +36,7 @@ class DecoderGraph(nn.Module):
         self.components = network.components
         self.prompts = _SparsePrompts(encoder, torch.cat([decoder.iou_token, decoder.mask_tokens]))
         if self.components.content_cnn:
-            cnn = encoder.content_cnn
-            self.content_cnn = nn.Sequential(
-                cnn.stem, *(FusedContentBlock(block) for block in cnn.blocks), TokenConv(cnn.head)
-            )
+            self.content_cnn = _ContentTokens(encoder)
         self.register_buffer("no_mask_embed", encoder.no_mask_embed.detach().unsqueeze(1))  # 1xC -> 1x1xC
         self.register_buffer("image_pe", to_tokens(encoder.position.grid(EMBEDDING_SIZE)).detach())
         extra = self.components.clip_image + self.components.modality_prompt
@@ -64,7 +61,7 @@ class DecoderGraph(nn.Module):
             embedding: of the image, 1x256x64x64.
             boxes: Nx4 in pixels of the 256 frame.
             modality: index of the modality, (1,), -1 for unknown.
-            crops: Nx3x64x64 in [0, 1]; with the content CNN.
+            crops: Nx3xSxS in [0, 1], S the network's content size; with the content CNN.
             image_features: CLIP feature of each crop, NxF; with CLIP's image feature.
 
         Returns:
@@ -79,6 +76,23 @@ class DecoderGraph(nn.Module):
         mask_logits = self.upscale(source, self.mask_mlp(tokens[:, _MASK]))
         iou = self.iou_head(tokens[:, _IOU])[:, 0]
         return (mask_logits, iou) if modality_logits is None else (mask_logits, iou, modality_logits)
+
+
+class _ContentTokens(nn.Module):
+    """The content CNN, and what it gives stretched over the embedding: crops Nx3xSxS -> NxLxC."""
+
+    def __init__(self, encoder: PromptEncoder) -> None:
+        super().__init__()
+        cnn, self.size = encoder.content_cnn, encoder.content_size
+        self.cnn = nn.Sequential(cnn.stem, *(FusedContentBlock(block) for block in cnn.blocks), TokenConv(cnn.head))
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        """Return the tokens."""
+        dense = self.cnn(crops)
+        if self.size == EMBEDDING_SIZE:
+            return dense
+        size = (EMBEDDING_SIZE, EMBEDDING_SIZE)
+        return to_tokens(F.interpolate(to_map(dense, self.size), size=size, mode="bilinear"))
 
 
 class _SparsePrompts(nn.Module):

@@ -22,7 +22,6 @@ from custom.data.datasets import MaskDataset
 from custom.data.prepared import load_dataset
 from custom.data.sampler import ModalityBalancedSampler
 from custom.errors import InputError
-from custom.networks.tiny_vit import EMBEDDING_SIZE
 from custom.transforms import CropBoxesd, LoadSliced, PickMasksd, RandBoxd, ToFramed
 
 #: Boxes that show the quantisation typical values, drawn evenly over the modalities.
@@ -30,11 +29,16 @@ CALIBRATION_BOXES = 44
 Values = dict[str, np.ndarray]
 
 
-def calibration_values(dataset_dir: str, count: int = CALIBRATION_BOXES) -> list[Values]:
+def calibration_values(dataset_dir: str, crop_size: int, count: int = CALIBRATION_BOXES) -> list[Values]:
     """Draw boxes from the training part of a prepared set, the same ones every time.
 
+    Args:
+        dataset_dir: the prepared set.
+        crop_size: side S of the crops in pixels.
+        count: number of boxes.
+
     Returns:
-        for each box "image" 1x3x256x256 and "crops" 1x3x64x64 in [0, 1], "boxes" 1x4 in the 256 frame, "modality" (1,).
+        for each box "image" 1x3x256x256 and "crops" 1x3xSxS in [0, 1], "boxes" 1x4 in the 256 frame, "modality" (1,).
 
     Raises:
         InputError: not a prepared set, or one without a mask to train with.
@@ -44,7 +48,7 @@ def calibration_values(dataset_dir: str, count: int = CALIBRATION_BOXES) -> list
             LoadSliced(["image", "label"]),
             PickMasksd("label"),
             RandBoxd("label"),
-            CropBoxesd("image", crops={"crop": EMBEDDING_SIZE}),
+            CropBoxesd("image", crops={"crop": crop_size}),
             ToFramed("image"),
         ]
     )

@@ -12,7 +12,6 @@ from custom.images.frame import crop_box
 from custom.inference.backend import Decoded
 from custom.networks import FrozenCLIP, MCPMedSAM
 from custom.networks.clip import CLIP_CROP_SIZE
-from custom.networks.tiny_vit import EMBEDDING_SIZE
 
 
 class TorchBackend:
@@ -24,8 +23,6 @@ class TorchBackend:
         bfloat16: compute in bfloat16.
     """
 
-    crop_size = EMBEDDING_SIZE
-
     def __init__(self, network: MCPMedSAM, clip: FrozenCLIP | None = None, *, bfloat16: bool = False) -> None:
         self.network, self.clip, self.bfloat16 = network, clip, bfloat16
         self.device = next(network.parameters()).device
@@ -34,6 +31,11 @@ class TorchBackend:
     def uses_modality(self) -> bool:
         """Whether a modality prompts the network."""
         return self.network.components.modality_prompt
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the crops in pixels."""
+        return self.network.prompt_encoder.content_size
 
     @property
     def clip_image(self) -> bool:

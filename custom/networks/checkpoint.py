@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from custom.errors import InputError
+from custom.networks.components import PromptComponents
 from custom.networks.mcp_medsam import MCPMedSAM, is_new_branch
 
 #: The recognised layouts, in the words of the load report.
@@ -55,7 +57,8 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 _CORNERS = ("prompt_encoder.point_embeddings.2.weight", "prompt_encoder.point_embeddings.3.weight")
 
 # Facts about a network that foreign checkpoints do not hold and do not need to: CLIP's text table, the switches.
-_NOT_IN_FOREIGN = {"prompt_encoder.text_table", "prompt_encoder._extra_state"}
+_SWITCHES = "prompt_encoder._extra_state"
+_NOT_IN_FOREIGN = {"prompt_encoder.text_table", _SWITCHES}
 _ALLOWED_CONTENT = "a dict of tensors, or one under the key 'model'"
 
 
@@ -164,7 +167,8 @@ def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_part
 
     matched = {name: value for name, value in tensors.items() if name in own_names}
     for name, value in matched.items():
-        if value.shape != own_names[name].shape:
+        first = name == _SWITCHES and value.shape == (len(fields(PromptComponents)),)  # before there was a content size
+        if value.shape != own_names[name].shape and not first:
             raise InputError(path, name, f"shape {tuple(value.shape)}", f"{tuple(own_names[name].shape)}")
     missing = tuple(sorted(expected - set(matched)))
     if missing and not allow_partial:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import NamedTuple
 
 import torch
@@ -10,10 +11,14 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import nn
 
+from custom.errors import InputError
 from custom.images.frame import IMAGE_SIZE
 from custom.networks.components import PromptComponents
 from custom.networks.content_cnn import ContentCNN
 from custom.networks.tiny_vit import EMBEDDING_SIZE, EMBEDDING_WIDTH
+
+_SWITCHES = len(fields(PromptComponents))
+_LARGEST_CONTENT = 255  # it is stored as a byte
 
 
 class Prompts(NamedTuple):
@@ -68,6 +73,7 @@ class PromptEncoder(nn.Module):
         components: which components take part.
         num_modalities: rows of the modality table.
         clip_width: width of the CLIP features (512 for PubMedCLIP and BiomedCLIP).
+        content_size: side of the crops for the content CNN, up to 255 pixels.
         width: width of the tokens.
     """
 
@@ -77,10 +83,13 @@ class PromptEncoder(nn.Module):
         components: PromptComponents,
         num_modalities: int = 11,
         clip_width: int = 512,
+        content_size: int = EMBEDDING_SIZE,
         width: int = EMBEDDING_WIDTH,
     ) -> None:
         super().__init__()
-        self.components = components
+        if not 1 <= content_size <= _LARGEST_CONTENT:
+            raise InputError("arguments", "content_size", content_size, f"1 to {_LARGEST_CONTENT}")
+        self.components, self.content_size = components, content_size
         self.position = FourierEncoding(width)
         self.corner_embed = nn.Parameter(torch.randn(2, width))
         self.no_mask_embed = nn.Parameter(torch.randn(1, width))
@@ -103,12 +112,14 @@ class PromptEncoder(nn.Module):
         self.content_cnn.start_as(self.no_mask_embed[0])
 
     def get_extra_state(self) -> torch.Tensor:
-        """Store the switches in the checkpoint, so that a checkpoint tells which prompts it was trained with."""
-        return self.components.to_tensor()
+        """Store switches and content size, so that a checkpoint tells which prompts it was trained with."""
+        return torch.cat([self.components.to_tensor(), torch.tensor([self.content_size], dtype=torch.uint8)])
 
     def set_extra_state(self, state: torch.Tensor) -> None:
-        """Take the switches from a checkpoint."""
-        self.components = PromptComponents.from_tensor(state)
+        """Take switches and content size from a checkpoint; without one it is that of the published network."""
+        switches, size = state[:_SWITCHES], state[_SWITCHES:]
+        self.components = PromptComponents.from_tensor(switches)
+        self.content_size = int(size) if len(size) else EMBEDDING_SIZE
 
     def box_tokens(self, boxes: torch.Tensor) -> torch.Tensor:
         """Encode boxes (x_min, y_min, x_max, y_max in pixels of the 256 frame): Rx4 -> Rx2xC."""

