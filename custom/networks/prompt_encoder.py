@@ -87,8 +87,6 @@ class PromptEncoder(nn.Module):
         width: int = EMBEDDING_WIDTH,
     ) -> None:
         super().__init__()
-        if not 1 <= content_size <= _LARGEST_CONTENT:
-            raise InputError("arguments", "content_size", content_size, f"1 to {_LARGEST_CONTENT}")
         self.components, self.content_size = components, content_size
         self.position = FourierEncoding(width)
         self.corner_embed = nn.Parameter(torch.randn(2, width))
@@ -103,6 +101,17 @@ class PromptEncoder(nn.Module):
         self.image_mlp = Mlp(clip_width, width, width)
         self.content_cnn = ContentCNN(width)
         self.start_as_identity()
+
+    @property
+    def content_size(self) -> int:
+        """Side of the crops for the content CNN in pixels, stored in checkpoints."""
+        return self._content_size
+
+    @content_size.setter
+    def content_size(self, size: int) -> None:
+        if not 1 <= size <= _LARGEST_CONTENT:
+            raise InputError("arguments", "content_size", size, f"1 to {_LARGEST_CONTENT}")
+        self._content_size = size
 
     def start_as_identity(self) -> None:
         """Make the new prompts say nothing yet: zero tokens, and a dense prompt that is the no-mask vector."""

@@ -44,12 +44,13 @@ def test_name_of_the_clip(tiny_clip_folder):
     assert network.prompt_encoder.text_table.any() and network.components.clip_text
 
 
-@pytest.mark.parametrize("keep, expected", [(True, 48), (False, 32)])
-def test_content_size_of_the_network_or_of_the_checkpoint(keep, expected, tmp_path, forbid_clip):
+# content size of the checkpoint (none in LiteMedSAM's), asked for, and expected; the network has 48
+@pytest.mark.parametrize("stored, asked, expected", [(32, None, 32), (32, 16, 16), (None, None, 48), (None, 16, 16)])
+def test_content_size(stored, asked, expected, tmp_path, forbid_clip):
     off = {"clip_text": False, "clip_image": False}
-    path = saved(MCPMedSAM(**off, content_size=32), tmp_path / "model.pt")
+    path = "lite_medsam" if stored is None else saved(MCPMedSAM(**off, content_size=stored), tmp_path / "model.pt")
     network = MCPMedSAM(**off, content_size=48)
-    start_network(network, path, keep_components=keep)
+    start_network(network, path, keep_components=True, content_size=asked)
     assert network.prompt_encoder.content_size == expected
 
 
