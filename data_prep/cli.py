@@ -13,6 +13,7 @@ from typing import Any
 
 import fire
 
+from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.images.intensity import parse_window
 from data_prep import DEFAULT_DEMO_DIR
@@ -158,17 +159,11 @@ def main() -> None:
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):  # a verb that takes any option would take --help for one
         arguments = [a for a in arguments if a not in ("-h", "--help", "--")] + ["--", "--help"]
-    try:
+    with told_in_one_line():
         verbs = (*READERS, *_TOOLS)
         if arguments and arguments[0].replace("_", "-") not in verbs and not arguments[0].startswith("-"):
             raise InputError("arguments", "verb", repr(arguments[0]), ", ".join(verbs))
         fire.Fire(Commands(), arguments, name="python -m data_prep")
-    except (InputError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; the same command carries on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 def _prepare(verb: str, out: Any, options: dict[str, Any], *place: Path, **reader: Any) -> None:

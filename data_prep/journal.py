@@ -23,6 +23,7 @@ import numpy as np
 
 from custom.data.prepared import FORMAT, INDEX_NAME, VERSION
 from custom.errors import InputError
+from custom.files import remove_left_over, sync_folder
 from data_prep.readers.base import TRAIN, VALIDATION, Reader, Source
 from data_prep.writer import ARRAYS, Options, Outcome
 
@@ -59,8 +60,7 @@ class Journal:
         try:
             self._lock()
             for folder in (out, out / ARRAYS):
-                for partial in folder.glob(".*.partial"):
-                    partial.unlink(missing_ok=True)
+                remove_left_over(folder)
             self._file.seek(0)
             content = self._file.read()
             if content and not content.endswith(b"\n"):
@@ -90,7 +90,10 @@ class Journal:
         return replace(outcome, size=0)
 
     def start(self, kept: Sequence[Outcome], changing: Iterable[str]) -> None:
-        """Make ready for arrays to be replaced or removed: the index goes, and changing cases are forgotten."""
+        """Make ready for arrays to be replaced or removed: the index goes, and changing cases are forgotten.
+
+        That reaches the disk before the first array does, so that it holds after a power cut too.
+        """
         if self._index.exists():
             for outcome in kept:
                 if outcome.case in self._indexed:
@@ -98,7 +101,9 @@ class Journal:
         for case in changing:
             if self._known.pop(case, None):  # its arrays may be replaced before its new outcome is noted
                 self.add(Outcome(case))
+        os.fsync(self._file.fileno())
         self._index.unlink(missing_ok=True)
+        sync_folder(self._out)
 
     def describes_others(self, cases: set[str]) -> bool:
         """Tell whether the index lists a case that is none of these."""

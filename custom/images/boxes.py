@@ -10,15 +10,14 @@ import numpy as np
 from custom.errors import InputError
 
 
-def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str], *, slice_axis: int = 2) -> np.ndarray:
+def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str]) -> np.ndarray:
     """Check boxes against the image they are meant for.
 
     Args:
         boxes: N boxes (or one), each x_min y_min x_max y_max, for a volume x_min y_min z_min x_max y_max z_max; in
-            native pixels, both ends inside. A box is at least two pixels wide and high; it may be one slice deep.
+            native pixels, both ends inside, so that a box may be a single pixel.
         shape: (H, W) of the picture or (D, H, W) of the volume.
         source: file the boxes belong to, for the error.
-        slice_axis: the axis of a volume along which a box may be one voxel deep: 0, 1, 2 for x, y, z.
 
     Returns:
         Nx4 (Nx6) float64.
@@ -41,9 +40,8 @@ def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str]
         if not np.isfinite(box).all():
             raise InputError(source, f"boxes[{i}]", found, "finite numbers")
         for n, axis in enumerate(axes):
-            if high[n] < low[n] or (high[n] == low[n] and n != slice_axis):
-                relation = "<=" if n == slice_axis else "<"
-                raise InputError(source, f"boxes[{i}]", found, f"{axis}_min {relation} {axis}_max")
+            if high[n] < low[n]:
+                raise InputError(source, f"boxes[{i}]", found, f"{axis}_min <= {axis}_max")
         if (low < 0).any() or (high > sizes - 1).any():
             limits = ", ".join(f"{axis} 0 to {size - 1}" for axis, size in zip(axes, sizes, strict=True))
             raise InputError(source, f"boxes[{i}]", found, f"inside the image: {limits}")

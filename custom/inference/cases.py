@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _LIST = '[{"image": "a.png", "boxes": [[x_min, y_min, x_max, y_max]], "modality": "US"}, ...]'
 _REPORT = re.compile(r"report_\d+")  # ``segment_cases`` writes files of these names
 #: Raise it when the same input gives other results than before.
-_RESULT_VERSION = 1
+_RESULT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,8 @@ def _free(name: str, used: Collection[str]) -> str:
 
 
 def _file_states(path: Path) -> list[list[Any]]:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    walk = ((folder, name) for folder, _, names in os.walk(path) for name in names)  # passes over what vanishes
+    files = sorted(Path(*place) for place in walk) if path.is_dir() else [path]
     states = []
     for file in files:
         try:

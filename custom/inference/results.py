@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import time
 from collections.abc import Mapping
@@ -87,9 +86,6 @@ def write_results(result: CaseResult, folder: Path, name: str) -> dict[str, Any]
     earlier = read_report(folder, name) or {"files": []}
     report_path(folder, name).unlink(missing_ok=True)
     masks, overlay = _mask_names(result, name), f"{name}_overlay.png"
-    for file in (*masks, overlay, report_path(folder, name).name):
-        for partial in folder.glob(f".{glob.escape(file)}.*.partial"):  # of a run that was killed
-            partial.unlink(missing_ok=True)
     for file in {Path(file).name for file in earlier["files"]} - {*masks, overlay}:
         (folder / file).unlink(missing_ok=True)
     try:
