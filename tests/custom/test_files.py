@@ -45,10 +45,10 @@ def test_content_reaches_the_disk_before_its_name(tmp_path, monkeypatch, durable
     monkeypatch.setattr(files.os, "fsync", note_sync)
     monkeypatch.setattr(files.os, "replace", lambda *paths: (done.append("named"), replace(*paths)))
     path = tmp_path / "a.txt"
-    assert write_whole(path, lambda file: file.write(b"new"), before=lambda: done.append("before"), durable=durable) == 3
+    size = write_whole(path, lambda file: file.write(b"new"), before=lambda: done.append("before"), durable=durable)
     partial = tmp_path / f".a.txt.{os.getpid()}.partial"
     assert done == ([partial, "before", "named", tmp_path] if durable else ["before", "named"])
-    assert path.read_bytes() == b"new" and names(tmp_path) == ["a.txt"]
+    assert size == 3 and path.read_bytes() == b"new" and names(tmp_path) == ["a.txt"]
 
 
 def test_an_error_leaves_the_old_file_alone(tmp_path):

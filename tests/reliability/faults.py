@@ -39,7 +39,7 @@ _DELAY = 0.05  # seconds for each input that is opened
 
 @dataclass(frozen=True)
 class Fault:
-    """One of ``FAULTS``; ``at`` is the number of the change or of the reading, for ``CUT`` the bytes a file may have."""
+    """One of ``FAULTS``; ``at`` is the number of the change or the reading, for ``CUT`` the bytes a file may have."""
 
     kind: str
     at: int = 1
@@ -65,14 +65,14 @@ class Processes:
     def run(self, command: Command, inputs: Path, out: Path, fault: Fault | None = None) -> Ended:
         """Run a command to its end."""
         log = out.with_name(f"{out.name}.log")
-        process = self._context.Process(target=_child, args=(command.name, inputs, out, fault, log))
+        process = self._context.Process(target=_child, args=(command, inputs, out, fault, log))
         process.start()
         process.join()
         counts = [int(n) for n in log.with_suffix(".counts").read_text().split()]
         return Ended(process.exitcode, log.read_text(errors="replace"), *counts)
 
 
-def _child(name: str, inputs: Path, out: Path, fault: Fault | None, log: Path) -> None:
+def _child(command: Command, inputs: Path, out: Path, fault: Fault | None, log: Path) -> None:
     with log.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -82,7 +82,7 @@ def _child(name: str, inputs: Path, out: Path, fault: Fault | None, log: Path) -
         if fault and fault.kind == CUT:
             resource.setrlimit(resource.RLIMIT_FSIZE, (fault.at, fault.at))
         try:
-            COMMANDS[name].run(inputs, out)
+            command.run(inputs, out)
         except Exception:
             sys.excepthook(*sys.exc_info())
             sys.exit(1)
