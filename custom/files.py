@@ -56,7 +56,7 @@ def write_whole(
 def remove_left_over(folder: Path) -> None:
     """Remove the temporary files that killed processes have left in a folder; those at work hold a lock on theirs."""
     for partial in folder.glob(".*.partial"):
-        with suppress(OSError), _claimed(partial, "rb+", wait=False):
+        with suppress(OSError), _claimed(partial, "rb+", surely=True):
             partial.unlink()
 
 
@@ -75,15 +75,15 @@ _tidy_once = cache(remove_left_over)
 
 
 @contextmanager
-def _claimed(partial: Path, mode: str, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock on a temporary file; without ``wait`` raise an OSError where another process has it."""
+def _claimed(partial: Path, mode: str, *, surely: bool = False) -> Iterator[None]:
+    """Hold the lock on a temporary file; raise an OSError where it cannot ``surely`` be had."""
     if fcntl is None:
         yield
         return
     with partial.open(mode) as file:
-        if wait:
-            with suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-        else:
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another process has it, or it is a network file system without locks
+            if surely:
+                raise
         yield

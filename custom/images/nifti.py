@@ -43,7 +43,7 @@ def read_nifti(path: str | Path, *, channel: int | None = None) -> tuple[np.ndar
         InputError: the file cannot be read, has another shape, is not real, or has no usable affine.
     """
     with decoding(path, "NIfTI file"):
-        volume = nib.load(path)
+        volume = nib.load(path, mmap=False)  # a map would change, or end the process, with the file behind it
         shape = _grid_shape(volume.shape, channel, path)
         part = (slice(None),) * 3 + (channel,) if len(volume.shape) > 3 and channel is not None else ...
         array = np.asanyarray(volume.dataobj[part])

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from custom.errors import InputError
 from custom.images.boxes import tight_boxes
 from custom.images.frame import Frame, crop_box
 from custom.inference.backend import Backend, Decoded
@@ -83,7 +84,7 @@ class BoxSegmenter:
         slices_kept: embeddings of a volume kept for a second visit (2 to 4 MB each); a slice beyond is encoded again.
 
     Raises:
-        InputError: there is no such rule for overlaps.
+        InputError: there is no such rule for overlaps; when segmenting: the network gives values that are not finite.
     """
 
     def __init__(
@@ -222,7 +223,10 @@ class BoxSegmenter:
             framed = seen.frame.boxes_to_frame(boxes).astype(np.float32)
         with self._timed("decode"):
             features = self.backend.clip_features(seen.image, boxes)
-            return self.backend.decode(seen.embedding, framed, modality_index(modality), crops, features)
+            decoded = self.backend.decode(seen.embedding, framed, modality_index(modality), crops, features)
+        if not (np.isfinite(decoded.mask_logits).all() and np.isfinite(decoded.iou).all()):
+            raise InputError("network", "mask logits or IoU", "NaN or infinite values", "finite weights")
+        return decoded
 
     def _result(
         self, canvas: Canvas, ious: list[float], modality: str | None, modalities: list[np.ndarray | None]

@@ -100,7 +100,7 @@ def folders_that_differ(model: Model, listed: Path, folder: Path, options: Optio
     for name, shares in runs.items():
         for source, rank, world in shares:
             segment_cases(list_cases(source)[0], model, options, folder / name, rank=rank, world=world)
-    contents = {name: _results(folder / name) for name in runs}
+    contents = {name: COMMANDS["segment"].contents(folder / name) for name in runs}
     wanted = contents.pop("once")
     return [
         f"{name}: {file}"
@@ -108,11 +108,6 @@ def folders_that_differ(model: Model, listed: Path, folder: Path, options: Optio
         for file in sorted(wanted.keys() | found.keys())
         if wanted.get(file) != found.get(file)
     ]
-
-
-def _results(folder: Path) -> dict[str, object]:
-    found = COMMANDS["segment"].contents(folder)
-    return {name: content for name, content in found.items() if not name.startswith("report_")}
 
 
 def runs_that_differ(name: str, runs: dict[str, Callable[[Path, Path], None]], folder: Path) -> list[str]:
