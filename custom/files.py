@@ -66,7 +66,8 @@ def sync_folder(folder: Path) -> None:
         return
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(opened)
+        with suppress(OSError):  # some network file systems cannot
+            os.fsync(opened)
     finally:
         os.close(opened)
 
