@@ -22,3 +22,9 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> int:
     finally:
         partial.unlink(missing_ok=True)
     return size
+
+
+def is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a path leads into a folder, by its text: links are not followed, so that a folder may be one."""
+    place, root = os.path.abspath(path), os.path.abspath(folder)
+    return os.path.commonpath([place, root]) == root

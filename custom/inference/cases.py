@@ -15,6 +15,7 @@ from typing import Any
 
 from custom.errors import InputError
 from custom.inference.sources import DICOM_ENDINGS, ENDINGS, KINDS, stem
+from custom.json_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +101,7 @@ def _images(folder: Path) -> list[Path]:
 
 def _read_list(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the images and their entries."""
-    try:
-        entries = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(path, "list", f"{type(error).__name__} ({error})", _LIST) from None
+    entries = read_json(path, _LIST, field="list")
     if not isinstance(entries, list) or not entries:
         raise InputError(path, "list", f"{type(entries).__name__} {str(entries)[:40]}", _LIST)
     for n, entry in enumerate(entries):
