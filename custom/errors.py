@@ -27,7 +27,10 @@ class InputError(ValueError):
         super().__init__(source, field, found, allowed)
 
     def __str__(self) -> str:
-        text = f"{self.source}: {self.field}: found {self.found}; allowed: {self.allowed}"
+        found = str(self.found)
+        if len(found) > _LONGEST:  # it may be a whole file
+            found = f"{found[:_LONGEST]}... ({len(found)} characters)"
+        text = f"{self.source}: {self.field}: found {found}; allowed: {self.allowed}"
         return " ".join(text.splitlines())  # arrays and other people's messages come with line breaks
 
 
@@ -71,3 +74,4 @@ def _told(error: BaseException | None) -> str | None:
 
 _STORAGE = (errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO)
 _RAISED = f"{InputError.__module__}.{InputError.__qualname__}: "
+_LONGEST = 2000

@@ -88,3 +88,9 @@ def _claimed(partial: Path, mode: str, *, surely: bool = False) -> Iterator[None
             if surely:
                 raise
         yield
+
+
+def is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a path leads into a folder, by its text: links are not followed, so that a folder may be one."""
+    place, root = os.path.abspath(path), os.path.abspath(folder)
+    return os.path.commonpath([place, root]) == root

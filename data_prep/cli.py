@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import fire
 from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.images.intensity import parse_window
+from custom.json_files import read_json
 from data_prep import DEFAULT_DEMO_DIR
 from data_prep.pipeline import prepare
 from data_prep.readers import READERS
@@ -208,10 +208,7 @@ def _mapping(name: str, value: Any) -> dict | None:
     if value is None or isinstance(value, dict):
         return value
     allowed = "a dict such as {1: liver}, or a JSON file with one"
-    try:
-        content = json.loads(Path(str(value)).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("arguments", name, f"{value!r} ({error})", allowed) from None
+    content = read_json(str(value), allowed, field=name)
     if not isinstance(content, dict):
         raise InputError(value, name, type(content).__name__, allowed)
     return content

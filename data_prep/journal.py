@@ -24,6 +24,7 @@ import numpy as np
 from custom.data.prepared import FORMAT, INDEX_NAME, VERSION
 from custom.errors import InputError
 from custom.files import remove_left_over, sync_folder
+from custom.json_files import parse_json
 from data_prep.readers.base import TRAIN, VALIDATION, Reader, Source
 from data_prep.writer import ARRAYS, Options, Outcome
 
@@ -207,28 +208,30 @@ def _npy_size(shape: tuple[int, ...], descr: str) -> int:
 
 
 def _from_index(path: Path) -> list[Outcome]:
+    allowed = "a new folder, or one with a prepared set"
     try:
-        index = json.loads(path.read_bytes())
+        index = parse_json(path.read_bytes(), path, allowed)
     except FileNotFoundError:
         return []
-    except ValueError:
-        index = None
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise InputError(path, "file", "another program's file", "a new folder, or one with a prepared set")
-    if index.get("version") != VERSION:
-        return []
-    outcomes = []
-    for part, split in (("training", TRAIN), ("validation", VALIDATION)):
-        for record in index[part]:
-            drawn = record.pop(DRAWN, False)
-            print_ = record.get("fingerprint", "")
-            outcomes.append(Outcome(record["case"], None if drawn else split, record, fingerprint=print_))
+    try:
+        if index["format"] != FORMAT:
+            raise ValueError(index["format"])
+        if index["version"] != VERSION:
+            return []
+        outcomes = []
+        for part, split in (("training", TRAIN), ("validation", VALIDATION)):
+            for record in index[part]:
+                drawn = record.pop(DRAWN, False)
+                print_ = record.get("fingerprint", "")
+                outcomes.append(Outcome(record["case"], None if drawn else split, record, fingerprint=print_))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(path, "file", "another program's file", allowed) from error
     return outcomes
 
 
 def _from_report(path: Path) -> list[Outcome]:
     try:
-        entries = json.loads(path.read_bytes())["left_out"]
+        entries = parse_json(path.read_bytes(), path, "a report")["left_out"]
         return [Outcome(e["case"], problem=e["problem"], fingerprint=e["fingerprint"]) for e in entries]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
@@ -237,6 +240,6 @@ def _from_report(path: Path) -> list[Outcome]:
 def _from_lines(lines: Iterable[bytes]) -> Iterator[Outcome]:
     for line in lines:
         try:
-            yield Outcome(**json.loads(line))
+            yield Outcome(**parse_json(line, JOURNAL_NAME, "an outcome"))
         except (ValueError, TypeError):  # half-written when the run was stopped
             continue

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from custom.errors import InputError
 from custom.files import sync_folder
+from custom.json_files import read_json
 
 FORMAT, VERSION = "mcp-medsam-openvino", 1
 DESCRIPTION = "model.json"
@@ -61,12 +62,9 @@ def read_description(folder: str | PathLike[str]) -> Description:
         InputError: no such folder or file, or not of this format and version.
     """
     path = Path(folder) / DESCRIPTION
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(folder, "model", error.strerror or "no such file", _ALLOWED_FOLDER) from None
-    except ValueError as error:
-        raise InputError(path, "file", f"no JSON ({error})", _ALLOWED_FOLDER) from None
+    if not path.is_file():
+        raise InputError(folder, "model", "no such file", _ALLOWED_FOLDER)
+    content = read_json(path, _ALLOWED_FOLDER)
     found = (content.get("format"), content.get("version")) if isinstance(content, dict) else type(content).__name__
     if found != (FORMAT, VERSION):
         raise InputError(path, "format, version", found, f"{(FORMAT, VERSION)}; export the checkpoint again")

@@ -224,7 +224,7 @@ def _without_axis(boxes: object, axis: int) -> object:
     """Drop the third axis of boxes with 6 numbers, where it is 0; anything else is for ``check_boxes``."""
     try:
         array = np.atleast_2d(np.asarray(boxes, np.float64))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return boxes
     if array.ndim == 2 and array.shape[1] == 6 and not array[:, [axis, axis + 3]].any():
         return np.delete(array, [axis, axis + 3], axis=1)
