@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -140,6 +141,7 @@ def random_boxes(shape: Sequence[int], count: int, seed: int = 0) -> np.ndarray:
 
 def run_part(out: Path, *, scale: float) -> PartReport:
     """Run every comparison with the real network, LiteMedSAM's weights; scale multiplies the number of boxes."""
+    shutil.rmtree(out, ignore_errors=True)  # of an earlier run
     start, rows, failures = time.perf_counter(), [], []
     model, count = torch_model("lite_medsam", clip="none"), max(3, round(12 * scale))
     picture, volume = scene((200, 300)), scene((6, 60, 90))

@@ -264,6 +264,7 @@ def try_faults(
 
 def run_part(out: Path, *, scale: float) -> PartReport:
     """Try every fault on every command, at up to 20 places each (times ``scale``)."""
+    shutil.rmtree(out, ignore_errors=True)  # of an earlier run
     start = time.perf_counter()
     rows, failures = try_faults(list(COMMANDS), out, count=max(1, round(20 * scale)), report=partial(print, flush=True))
     return PartReport("faults", rows, failures, time.perf_counter() - start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -200,6 +201,7 @@ def run_part(out: Path, *, scale: float) -> PartReport:
 
     Sizes whose pixels cost more than the network are tried with a stand-in for it, up to ``scale`` of the largest.
     """
+    shutil.rmtree(out, ignore_errors=True)  # of an earlier run
     start = time.perf_counter()
     rows, failures = agreement(out, every=max(1, round(1 / scale)))
     network = torch_model("lite_medsam", clip="none").start()

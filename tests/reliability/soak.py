@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -141,6 +142,7 @@ def run_part(out: Path, *, scale: float) -> PartReport:
 
     The numbers are multiplied by the scale.
     """
+    shutil.rmtree(out, ignore_errors=True)  # of an earlier run
     start, rows, failures = time.perf_counter(), [], []
     networks = {"stand-in": (stand_in_model(), 5000), "LiteMedSAM": (torch_model("lite_medsam", clip="none"), 100)}
     for network, (model, requests) in networks.items():

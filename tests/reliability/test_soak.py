@@ -24,7 +24,7 @@ def test_what_is_kept_is_found(tmp_path):
     kept_by_it, stop = [], threading.Event()
 
     def answer(*_):
-        kept_by_it.append((bytearray(200_000), open(__file__)))
+        kept_by_it.append((bytearray(b"x" * 200_000), open(__file__)))
         threading.Thread(target=stop.wait, daemon=True).start()
 
     kept = soak(answer, 40, tmp_path / "requests", bad_errors=ERRORS)
