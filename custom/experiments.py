@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import fire
 
 from custom.bundle_folder import CONFIGS
+from custom.command_line import Terminated, told_in_one_line
 from custom.errors import InputError
 from custom.files import write_whole
 from custom.report import METRICS, compare, read_run, write_report
@@ -103,10 +103,6 @@ class Record:
 
 class BundleError(RuntimeError):
     """A training or an evaluation that ended with an error."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which comes to this process alone where Ctrl-C comes to the running training too."""
 
 
 def run(
@@ -280,18 +276,8 @@ def _report(experiments: list[Experiment], records: list[Record], folder: Path, 
 
 def main() -> None:
     """Run the command line; bad input is told in one line."""
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
+    with told_in_one_line():
         fire.Fire({"run": run}, name="python -m custom.experiments")
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("stopped; the same command carries on from here", file=sys.stderr)
-        sys.exit(130)
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
 
 
 if __name__ == "__main__":

@@ -1,24 +1,96 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all, whatever ends the process or the power."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be removed anyway
+    fcntl = None
 
-def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> int:
+
+def write_whole(
+    path: Path, write: Callable[[BinaryIO], Any], *, before: Callable[[], None] | None = None, durable: bool = True
+) -> int:
     """Let ``write`` fill a temporary file beside ``path``, then put it in place; return its size in bytes.
 
-    A reader sees the old file or the new one; after an error the old one stays and the temporary file is gone.
+    A reader sees the old file or the new one; after an error the old one stays and the temporary file is gone. What a
+    killed process has left goes when the next one first writes into the folder.
+
+    Args:
+        path: the file.
+        write: fills an open binary file.
+        before: called when the new file is whole and not yet in place.
+        durable: have the content on the disk before it gets its name, so that it is whole after a power cut too. A
+            file whose loss would be noticed can do without.
+
+    Raises:
+        OSError: the file cannot be written.
     """
+    _tidy_once(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
-            write(file)
-            size = file.tell()
-        os.replace(partial, path)
+        with _claimed(partial, "ab"):
+            with partial.open("wb") as file:
+                write(file)
+                size = file.tell()
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            if before is not None:
+                before()
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+    if durable:
+        sync_folder(path.parent)
     return size
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove the temporary files that killed processes have left in a folder; those at work hold a lock on theirs."""
+    for partial in folder.glob(".*.partial"):
+        with suppress(OSError), _claimed(partial, "rb+", surely=True):
+            partial.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk: a file's content does not bring its name along."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # some network file systems cannot
+            os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+_tidy_once = cache(remove_left_over)
+
+
+@contextmanager
+def _claimed(partial: Path, mode: str, *, surely: bool = False) -> Iterator[None]:
+    """Hold the lock on a temporary file; raise an OSError where it cannot ``surely`` be had."""
+    if fcntl is None:
+        yield
+        return
+    with partial.open(mode) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another process has it, or it is a network file system without locks
+            if surely:
+                raise
+        yield
+
+
+def is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a path leads into a folder, by its text: links are not followed, so that a folder may be one."""
+    place, root = os.path.abspath(path), os.path.abspath(folder)
+    return os.path.commonpath([place, root]) == root

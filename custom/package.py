@@ -8,7 +8,6 @@ day.
 from __future__ import annotations
 
 import json
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import fire
 
 from custom.bundle_folder import BUNDLE
+from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.files import write_whole
 
@@ -45,18 +45,31 @@ def build(out: str, *, bundle: str | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         size = write_whole(path, lambda file: write_zip(file, source))
     except OSError as error:
-        raise InputError(path, "out", error.strerror, "a folder that can be written") from error
+        allowed = "a folder that can be written, with room left"
+        raise InputError(path, "out", error.strerror or error, allowed) from error
     print(f"{path}: {size / 1e6:.1f} MB")
 
 
 def write_zip(file: object, bundle: Path) -> None:
-    """Write the release of a bundle folder into an open binary file."""
+    """Write the release of a bundle folder into an open binary file.
+
+    Raises:
+        InputError: a file cannot be read.
+        OSError: the zip cannot be written.
+    """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path, name in sorted(_files(bundle), key=lambda pair: pair[1]):
             entry = zipfile.ZipInfo(f"{NAME}/{name}", _DATE)
             entry.external_attr = 0o100644 << 16  # a plain file, whatever the builder's umask was
             entry.create_system = 3
-            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+            archive.writestr(entry, _content(path), zipfile.ZIP_DEFLATED, 9)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(path, "file", error.strerror, "a file that can be read") from error
 
 
 def _files(bundle: Path) -> Iterator[tuple[Path, str]]:
@@ -83,10 +96,8 @@ def _version(metadata: Path) -> str:
 
 def main() -> None:
     """Run the command line; bad input is told in one line."""
-    try:
+    with told_in_one_line():
         fire.Fire(build)
-    except InputError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -25,6 +24,7 @@ from monai.bundle import ConfigParser
 from monai.engines.utils import IterationEvents
 
 from custom.bundle_folder import CONFIGS
+from custom.command_line import told_in_one_line
 from custom.errors import InputError
 
 # What the configuration does for speed, undone: float32, eager, memory as it comes.
@@ -202,10 +202,8 @@ def main() -> None:
             print(f"{name}\n{result}\n")
 
     run.__doc__ = profile.__doc__
-    try:
+    with told_in_one_line():
         fire.Fire(run, name="python -m custom.profile")
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

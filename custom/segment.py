@@ -11,6 +11,7 @@ from pathlib import Path
 import fire
 
 from custom.bundle_folder import BUNDLE
+from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.images.intensity import parse_window
 from custom.inference.cases import list_cases
@@ -111,13 +112,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
-    try:
+    with told_in_one_line():
         fire.Fire(segment)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("stopped; the same command carries on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

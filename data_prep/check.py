@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from custom.data.prepared import INDEX_NAME, CaseRecord, load_dataset, open_array
 from custom.errors import InputError
+from custom.json_files import read_json
 from custom.modalities import MODALITIES
 from data_prep.masks import slice_index
 from data_prep.splits import SplitRule, find_leaks
@@ -251,7 +251,7 @@ def _missing_arrays(root: Path) -> Iterator[str]:
 
 
 def _read_json(root: Path) -> dict[str, Any]:
-    return json.loads((root / INDEX_NAME).read_text(encoding="utf-8"))
+    return read_json(root / INDEX_NAME, "a prepared dataset")
 
 
 def _ascending(values: list[int] | tuple[int, ...], low: int, high: int) -> bool:

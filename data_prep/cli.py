@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,8 +12,10 @@ from typing import Any
 
 import fire
 
+from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.images.intensity import parse_window
+from custom.json_files import read_json
 from data_prep import DEFAULT_DEMO_DIR
 from data_prep.pipeline import prepare
 from data_prep.readers import READERS
@@ -158,17 +159,11 @@ def main() -> None:
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):  # a verb that takes any option would take --help for one
         arguments = [a for a in arguments if a not in ("-h", "--help", "--")] + ["--", "--help"]
-    try:
+    with told_in_one_line():
         verbs = (*READERS, *_TOOLS)
         if arguments and arguments[0].replace("_", "-") not in verbs and not arguments[0].startswith("-"):
             raise InputError("arguments", "verb", repr(arguments[0]), ", ".join(verbs))
         fire.Fire(Commands(), arguments, name="python -m data_prep")
-    except (InputError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; the same command carries on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 def _prepare(verb: str, out: Any, options: dict[str, Any], *place: Path, **reader: Any) -> None:
@@ -213,10 +208,7 @@ def _mapping(name: str, value: Any) -> dict | None:
     if value is None or isinstance(value, dict):
         return value
     allowed = "a dict such as {1: liver}, or a JSON file with one"
-    try:
-        content = json.loads(Path(str(value)).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("arguments", name, f"{value!r} ({error})", allowed) from None
+    content = read_json(str(value), allowed, field=name)
     if not isinstance(content, dict):
         raise InputError(value, name, type(content).__name__, allowed)
     return content

@@ -23,6 +23,8 @@ import numpy as np
 
 from custom.data.prepared import FORMAT, INDEX_NAME, VERSION
 from custom.errors import InputError
+from custom.files import remove_left_over, sync_folder
+from custom.json_files import parse_json
 from data_prep.readers.base import TRAIN, VALIDATION, Reader, Source
 from data_prep.writer import ARRAYS, Options, Outcome
 
@@ -59,8 +61,7 @@ class Journal:
         try:
             self._lock()
             for folder in (out, out / ARRAYS):
-                for partial in folder.glob(".*.partial"):
-                    partial.unlink(missing_ok=True)
+                remove_left_over(folder)
             self._file.seek(0)
             content = self._file.read()
             if content and not content.endswith(b"\n"):
@@ -90,7 +91,10 @@ class Journal:
         return replace(outcome, size=0)
 
     def start(self, kept: Sequence[Outcome], changing: Iterable[str]) -> None:
-        """Make ready for arrays to be replaced or removed: the index goes, and changing cases are forgotten."""
+        """Make ready for arrays to be replaced or removed: the index goes, and changing cases are forgotten.
+
+        That reaches the disk before the first array does, so that it holds after a power cut too.
+        """
         if self._index.exists():
             for outcome in kept:
                 if outcome.case in self._indexed:
@@ -98,7 +102,9 @@ class Journal:
         for case in changing:
             if self._known.pop(case, None):  # its arrays may be replaced before its new outcome is noted
                 self.add(Outcome(case))
+        os.fsync(self._file.fileno())
         self._index.unlink(missing_ok=True)
+        sync_folder(self._out)
 
     def describes_others(self, cases: set[str]) -> bool:
         """Tell whether the index lists a case that is none of these."""
@@ -202,28 +208,30 @@ def _npy_size(shape: tuple[int, ...], descr: str) -> int:
 
 
 def _from_index(path: Path) -> list[Outcome]:
+    allowed = "a new folder, or one with a prepared set"
     try:
-        index = json.loads(path.read_bytes())
+        index = parse_json(path.read_bytes(), path, allowed)
     except FileNotFoundError:
         return []
-    except ValueError:
-        index = None
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise InputError(path, "file", "another program's file", "a new folder, or one with a prepared set")
-    if index.get("version") != VERSION:
-        return []
-    outcomes = []
-    for part, split in (("training", TRAIN), ("validation", VALIDATION)):
-        for record in index[part]:
-            drawn = record.pop(DRAWN, False)
-            print_ = record.get("fingerprint", "")
-            outcomes.append(Outcome(record["case"], None if drawn else split, record, fingerprint=print_))
+    try:
+        if index["format"] != FORMAT:
+            raise ValueError(index["format"])
+        if index["version"] != VERSION:
+            return []
+        outcomes = []
+        for part, split in (("training", TRAIN), ("validation", VALIDATION)):
+            for record in index[part]:
+                drawn = record.pop(DRAWN, False)
+                print_ = record.get("fingerprint", "")
+                outcomes.append(Outcome(record["case"], None if drawn else split, record, fingerprint=print_))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(path, "file", "another program's file", allowed) from error
     return outcomes
 
 
 def _from_report(path: Path) -> list[Outcome]:
     try:
-        entries = json.loads(path.read_bytes())["left_out"]
+        entries = parse_json(path.read_bytes(), path, "a report")["left_out"]
         return [Outcome(e["case"], problem=e["problem"], fingerprint=e["fingerprint"]) for e in entries]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
@@ -232,6 +240,6 @@ def _from_report(path: Path) -> list[Outcome]:
 def _from_lines(lines: Iterable[bytes]) -> Iterator[Outcome]:
     for line in lines:
         try:
-            yield Outcome(**json.loads(line))
+            yield Outcome(**parse_json(line, JOURNAL_NAME, "an outcome"))
         except (ValueError, TypeError):  # half-written when the run was stopped
             continue

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from skimage.measure import label as connected_components
 
 from custom.errors import InputError
+from custom.limits import BYTES
 
 _ALL_IDS = "*"
 
@@ -95,24 +96,33 @@ def slice_index(label: np.ndarray, max_masks: int | None = None) -> list[list]:
     return index
 
 
-def paint(objects: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+def paint(objects: Iterable[np.ndarray], shape: tuple[int, ...], source: str) -> np.ndarray:
     """Paint objects that may overlap into one label map, largest first, so that the smaller one lies on top.
 
     Args:
         objects: for each object, the flat indices of its pixels in an array of ``shape``. Of two of the same size the
             later one is on top.
         shape: shape of the label map.
+        source: the file to name in an error.
 
     Returns:
         int32 array of ``shape``; object k has the id k + 1. Objects without pixels, or covered by others, do not occur.
 
+    Raises:
+        InputError: all objects together are larger than ``custom.limits`` allows.
+
     Example:
-        >>> paint([np.array([1]), np.array([0, 1, 2])], (1, 1, 4)).tolist()
+        >>> paint([np.array([1]), np.array([0, 1, 2])], (1, 1, 4), "a.json").tolist()
         [[[2, 1, 2, 0]]]
     """
+    kept, held = [], 0
+    for pixels in objects:
+        held += pixels.nbytes
+        BYTES.check(held, source, "objects")
+        kept.append(pixels)
     label = np.zeros(shape, np.int32)
-    for k in np.argsort([-len(pixels) for pixels in objects], kind="stable"):
-        label.flat[objects[k]] = k + 1
+    for k in np.argsort([-len(pixels) for pixels in kept], kind="stable"):
+        label.flat[kept[k]] = k + 1
     return label
 
 

@@ -116,6 +116,8 @@ def prepare(
                 _refuse_leaks(out, leaks)
             _remove_others(out, *parts)
             size = sum(outcome.size for outcome in outcomes) + _write_report(out, *parts, outcomes, leaks)
+            if not (out / INDEX_NAME).exists() and hasattr(os, "sync"):
+                os.sync()  # the arrays reach the disk before the index that names them
             if any(parts):
                 size += _write_index(out, reader.name, *parts)
             journal.finish()
@@ -185,8 +187,9 @@ def _outcomes(run: partial[Outcome], todo: dict[int, Source], workers: int) -> I
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the main process, and end with it even if it is killed: it may be started again at once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C and SIGTERM to the main process, and end with it even if it is killed: it may be started again."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -109,10 +109,15 @@ def prepare_case(source: Source, reader: Reader, out: Path, options: Options) ->
 
 
 def write_array(path: Path, array: np.ndarray) -> int:
-    """Write a ``.npy`` file in one step (a reader sees all of it or nothing) and return its size in bytes."""
+    """Write a ``.npy`` file in one step (a reader sees all of it or nothing) and return its size in bytes.
+
+    It does not wait for the disk: the journal would notice a loss, and ``prepare`` waits once for all.
+    """
     array = np.ascontiguousarray(array)
     # numpy writes to a file of the system by itself, and then does not tell why it could not.
-    return write_whole(path, lambda file: np.save(SimpleNamespace(write=file.write), array, allow_pickle=False))
+    return write_whole(
+        path, lambda file: np.save(SimpleNamespace(write=file.write), array, allow_pickle=False), durable=False
+    )
 
 
 def image_digest(image: np.ndarray) -> str:

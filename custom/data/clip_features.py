@@ -9,7 +9,6 @@ more than the prompt it is scored for.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from custom.data.prepared import INDEX_NAME, open_array
 from custom.errors import InputError
+from custom.json_files import read_json
 
 FORMAT = "mcp-medsam-clip-features"
 VERSION = 1
@@ -51,18 +51,24 @@ class ClipFeatures:
     def __init__(self, dataset_dir: str | os.PathLike[str]) -> None:
         root = Path(os.path.abspath(dataset_dir))
         self._index, self._path = root / FEATURES_INDEX, root / FEATURES_ARRAY
+        index = read_json(self._index, _REMEDY)
         try:
-            index = json.loads(self._index.read_text(encoding="utf-8"))
             kind, made_for = (index["format"], index["version"]), index["dataset"]
-            self.clip, self.width, self._rows = str(index["clip"]), int(index["width"]), dict(index["cases"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            found = "no such file" if isinstance(error, FileNotFoundError) else f"no index of features ({error})"
-            raise InputError(self._index, "file", found, _REMEDY) from error
+            self.clip, self.width = str(index["clip"]), int(index["width"])
+            self._rows = {case: (int(first), int(end)) for case, (first, end) in index["cases"].items()}
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            raise InputError(self._index, "file", f"no index of features ({error})", _REMEDY) from error
         if kind != (FORMAT, VERSION):
             raise InputError(self._index, "format", kind, f"{(FORMAT, VERSION)}; {_REMEDY}")
         if made_for != index_digest(root):
             raise InputError(self._index, "dataset", f"features of another {INDEX_NAME}", _REMEDY)
-        self._keys = np.array(open_array(root / FEATURES_KEYS))
+        keys, features = open_array(root / FEATURES_KEYS), open_array(self._path)
+        if (features.shape[1:], keys.shape) != ((self.width,), (*features.shape[:1], 2)):
+            found = f"shape {features.shape} with keys {keys.shape}"
+            raise InputError(self._path, "array", found, f"(masks, {self.width}) with keys (masks, 2); {_REMEDY}")
+        if not all(0 <= first <= end <= len(keys) for first, end in self._rows.values()):
+            raise InputError(self._index, "cases", "rows that are not there", f"0 to {len(keys)}; {_REMEDY}")
+        self._keys = np.array(keys)
 
     def __call__(self, case: str, z: int, label_ids: Sequence[int]) -> np.ndarray:
         """Return the features of some masks of one slice: NxF float32.

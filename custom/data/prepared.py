@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from custom.errors import InputError
+from custom.files import is_inside
+from custom.json_files import read_json
 from custom.modalities import MODALITIES
 
 FORMAT = "mcp-medsam-prepared"
@@ -95,8 +96,8 @@ def open_array(path: str | os.PathLike[str]) -> np.ndarray:
         InputError: the file is missing or is not a plain ``.npy`` array.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # a corrupt header can trip NumPy anywhere
         found = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
         raise InputError(path, "array", found, "a .npy array of numbers") from error
 
@@ -125,12 +126,9 @@ def _read_index(root: Path) -> dict[str, Any]:
     path = root / INDEX_NAME
     if not root.is_dir():
         raise InputError(root, "dataset_dir", "no such folder", _ALLOWED_SET)
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(root, INDEX_NAME, "no such file", _ALLOWED_SET) from error
-    except (OSError, ValueError) as error:
-        raise InputError(path, "file", f"no JSON ({error})", _ALLOWED_SET) from error
+    if not path.is_file():
+        raise InputError(root, INDEX_NAME, "no such file", _ALLOWED_SET)
+    index = read_json(path, _ALLOWED_SET)
     if not isinstance(index, dict):
         raise InputError(path, "file", type(index).__name__, _ALLOWED_SET)
     for key, wanted in (("format", FORMAT), ("version", VERSION)):
@@ -164,7 +162,7 @@ def _record(entry: Any, root: Path, part: str, number: int, seen: set[str]) -> C
         )
     except KeyError as error:
         raise InputError(path, f"{place}.{error.args[0]}", "nothing", "a value") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             path, place, f"a value that does not fit ({error})", "the fields of a prepared case"
         ) from error
@@ -174,6 +172,8 @@ def _record(entry: Any, root: Path, part: str, number: int, seen: set[str]) -> C
         raise InputError(path, f"{place}.case", "a second case of that name", "unique names")
     seen.add(name)
     for key, file in (("image", record.image), ("label", record.label)):
+        if not is_inside(file, root):
+            raise InputError(path, f"{place}.{key}", file, "a file inside the folder of the set")
         if not os.path.isfile(file):
             raise InputError(path, f"{place}.{key}", f"no file {file}", "an array file that exists")
     return record

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import fire
 import openvino
 
+from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.export.conversion import decoder_graph, encoder_graph, to_openvino, write_onnx
 from custom.export.folder import PRECISIONS, QUANTISED, Description, check_out, write_folder
@@ -79,7 +79,10 @@ def export(
 
     def write(folder: Path) -> None:
         for name, model in models.items():
-            openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+            try:
+                openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+            except RuntimeError as error:  # all it says is "iostream error"
+                raise InputError(out, "out", error, "a folder that can be written, with room left") from error
             if onnx:
                 write_onnx(graphs[name], folder / f"{name}.onnx")
 
@@ -104,10 +107,8 @@ def load(path: Path, clip: str = "none") -> MCPMedSAM:
 def main() -> None:
     """Run the command line; bad input is told in one line."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
+    with told_in_one_line():
         fire.Fire(export)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from os import PathLike
 from pathlib import Path
 
 from custom.errors import InputError
+from custom.files import sync_folder
+from custom.json_files import read_json
 
 FORMAT, VERSION = "mcp-medsam-openvino", 1
 DESCRIPTION = "model.json"
@@ -59,12 +62,9 @@ def read_description(folder: str | PathLike[str]) -> Description:
         InputError: no such folder or file, or not of this format and version.
     """
     path = Path(folder) / DESCRIPTION
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(folder, "model", error.strerror or "no such file", _ALLOWED_FOLDER) from None
-    except ValueError as error:
-        raise InputError(path, "file", f"no JSON ({error})", _ALLOWED_FOLDER) from None
+    if not path.is_file():
+        raise InputError(folder, "model", "no such file", _ALLOWED_FOLDER)
+    content = read_json(path, _ALLOWED_FOLDER)
     found = (content.get("format"), content.get("version")) if isinstance(content, dict) else type(content).__name__
     if found != (FORMAT, VERSION):
         raise InputError(path, "format, version", found, f"{(FORMAT, VERSION)}; export the checkpoint again")
@@ -79,26 +79,43 @@ def read_description(folder: str | PathLike[str]) -> Description:
 def write_folder(out: str | PathLike[str], description: Description, write: Callable[[Path], None]) -> None:
     """Fill a folder with what ``write`` puts there and the description, whole or not at all.
 
-    An exported folder of that name is replaced when the new one is complete; after an error it stays as it is.
+    An exported folder of that name is replaced when the new one is complete; after an error it stays as it is. What a
+    run that was killed has left beside it is removed.
 
     Raises:
         InputError: the name is taken by something else.
     """
     folder = Path(os.path.abspath(out))
     check_out(folder)
-    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("partial", "old"))
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(folder)
+    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("partial", "old"))
     try:
         partial.mkdir()
         write(partial)
         content = {"format": FORMAT, "version": VERSION} | asdict(description)
         (partial / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        for file in partial.iterdir():
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
         if folder.is_dir():
             os.rename(folder, old)
         os.rename(partial, folder)
+        sync_folder(folder.parent)
     finally:
+        _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a run has left beside a folder when it was stopped, and put back what it was about to replace."""
+    name = f".{glob.escape(folder.name)}.*"
+    for old in folder.parent.glob(f"{name}.old"):
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(old, folder)
+    for partial in folder.parent.glob(f"{name}.partial"):
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_out(out: str | PathLike[str]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -22,22 +21,8 @@ def write_checkpoint(path: Path, content: Any, *, before: Callable[[], None] | N
         content: what ``torch.save`` takes.
         before: called when the new file is whole on the disk and not yet in place.
     """
-
-    def write(file: BinaryIO) -> None:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-        if before is not None:
-            before()
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, write)
-    if hasattr(os, "O_DIRECTORY"):  # a folder's entries reach the disk with the folder
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    write_whole(path, lambda file: torch.save(content, file), before=before)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

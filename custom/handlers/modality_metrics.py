@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,6 +174,9 @@ class ModalityReport:
     Args:
         output_dir: folder of the two files, made if missing.
         name: name of the logger.
+
+    Raises:
+        OSError: when the engine starts: the folder cannot be written.
     """
 
     def __init__(self, *, output_dir: str | os.PathLike[str], name: str = "ModalityReport") -> None:
@@ -187,7 +191,15 @@ class ModalityReport:
         """
         if not getattr(engine.state, "modality_metrics", None):
             raise InputError("ModalityReport", "metrics of the engine", "no ModalityMetric", "at least one of dsc, nsd")
+        engine.add_event_handler(Events.STARTED, self._started)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _started(self, _: Engine) -> None:
+        """Find out before the work, not after it, that there is no place for its results."""
+        if idist.get_rank() == 0:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.output_dir):
+                pass
 
     def __call__(self, engine: Engine) -> None:
         """Write the files and log the table."""
@@ -198,7 +210,6 @@ class ModalityReport:
         if idist.get_rank() != 0:
             return
         summary = _summarise(metrics)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         write_whole(self.output_dir / "cases.csv", lambda file: file.write(_case_table(metrics).encode()))
         text = json.dumps(summary, indent=2) + "\n"
         write_whole(self.output_dir / "summary.json", lambda file: file.write(text.encode()))

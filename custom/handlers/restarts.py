@@ -15,6 +15,7 @@ from monai.apps.utils import get_logger
 
 from custom.data.clip_features import index_digest
 from custom.errors import InputError
+from custom.files import remove_left_over
 from custom.handlers.checkpoint_files import read_checkpoint, write_checkpoint
 from custom.handlers.finite_loss import batch_names
 from custom.handlers.random_state import get_random_state, set_random_state
@@ -80,8 +81,7 @@ class Restarts:
     def _started(self, engine: Engine) -> None:
         self._digest = index_digest(self.dataset_dir)
         if idist.get_rank() == 0:
-            for partial in self.save_dir.glob(".*.partial"):  # left by a kill while writing
-                partial.unlink(missing_ok=True)
+            remove_left_over(self.save_dir)
         found = self._newest() if self.resume else None
         if found is not None:
             self._go_on(engine, *found)

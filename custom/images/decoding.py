@@ -10,10 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from custom.errors import InputError
-
-#: Largest slice and largest volume that are decoded: a few bytes of a compressed file can declare any size.
-MAX_PIXELS = 89_478_485  # where Pillow, too, begins to suspect a decompression bomb
-MAX_VOXELS = 2**31
+from custom.limits import BYTES, DEFLATE_RATIO, PIXELS, SLICES
 
 
 @contextmanager
@@ -34,16 +31,32 @@ def decoding(path: str | Path, kind: str) -> Iterator[None]:
         raise InputError(path, "file", f"{type(error).__name__} ({text})", f"a readable {kind}") from error
 
 
-def check_size(shape: Sequence[int], path: str | Path) -> None:
-    """Check the declared size (Z, H, W) of a picture or a stack before anything of it is decoded.
+def check_size(shape: Sequence[int], path: str | Path, *, itemsize: int = 1) -> None:
+    """Check the declared size of a picture or a stack before anything of it is decoded.
+
+    Args:
+        shape: (Z, H, W).
+        path: the file, for the error.
+        itemsize: bytes of a pixel in memory, all its channels together.
 
     Raises:
-        InputError: a slice has more than ``MAX_PIXELS`` or all have more than ``MAX_VOXELS``.
+        InputError: there are more slices, pixels in a slice, or bytes in all than ``custom.limits`` allows.
     """
-    pixels, voxels = math.prod(shape[1:]), math.prod(shape)
-    if pixels > MAX_PIXELS or voxels > MAX_VOXELS:
-        found = " x ".join(str(n) for n in shape)
-        raise InputError(path, "size", found, f"at most {MAX_PIXELS} pixels a slice and {MAX_VOXELS} in all")
+    found = " x ".join(map(str, shape))
+    SLICES.check(shape[0], path, "size", found=found)
+    PIXELS.check(math.prod(shape[1:]), path, "size", found=found)
+    BYTES.check(math.prod(shape) * itemsize, path, "size", found=found)
+
+
+def check_room(size: int, path: str | Path, *, deflated: bool) -> None:
+    """Check that a file is long enough for the bytes that its header declares, before they are asked for.
+
+    Raises:
+        InputError: it is cut off, or the header lies.
+    """
+    room = Path(path).stat().st_size * (DEFLATE_RATIO if deflated else 1)
+    if size > room:
+        raise InputError(path, "size", f"{size} bytes declared", f"at most {room}, all that a file of its length holds")
 
 
 def as_label(array: np.ndarray, path: str | Path) -> np.ndarray:

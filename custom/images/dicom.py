@@ -10,9 +10,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from custom.errors import InputError
-from custom.images.decoding import decoding
+from custom.images.decoding import check_size, decoding
 from custom.images.dicom_files import NO_IMAGES, list_series, read_header, text_of
-from custom.images.dicom_pixels import read_frames
+from custom.images.dicom_pixels import pixel_bytes, read_frames
 from custom.images.dicom_planes import Plane, planes_of, stack
 from custom.images.geometry import Geometry
 from custom.images.suv import suv_factor
@@ -115,6 +115,11 @@ def read_series(source: str | Path | Iterable[str | Path]) -> DicomSeries:
             volume (missing or duplicated slice, other size or orientation, gantry tilt, localizers among them).
     """
     paths, name = _paths(source)
+    with decoding(paths[0], "DICOM series"):  # pydicom finds malformed values when they are asked for
+        return _read(paths, name)
+
+
+def _read(paths: list[str], name: str) -> DicomSeries:
     headers, planes = {}, []
     for path in paths:
         headers[path] = read_header(path)
@@ -127,6 +132,7 @@ def read_series(source: str | Path | Iterable[str | Path]) -> DicomSeries:
         if header.SeriesInstanceUID != first.SeriesInstanceUID:
             raise InputError(path, "SeriesInstanceUID", header.SeriesInstanceUID, f"one series, as in {paths[0]}")
     planes, geometry = stack(planes, name)
+    check_size((len(planes), *planes[0].size), name, itemsize=pixel_bytes(first))
     slices = _read_slices(planes)  # KxRxC[x3]
     unit = _unit(first)
     if unit == "Bq/ml" and (factor := suv_factor(list(headers.values()))) is not None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from custom.errors import InputError
 from custom.images.decoding import decoding
+from custom.limits import BYTES, DEFLATE_RATIO
 
 #: Modalities whose objects have rows and columns, yet are no images to segment.
 NO_IMAGES = ("SEG", "RTDOSE")
@@ -86,6 +90,8 @@ def list_series(folder: str | Path) -> Listing:
     for path in sorted(str(path) for path in folder.rglob("*") if path.is_file()):
         try:
             header = read_header(path, tags=_LISTED)
+            with decoding(path, "DICOM file"):
+                list(header or ())  # pydicom finds malformed values when they are asked for
         except InputError as error:
             unreadable.append(error)
             continue
@@ -97,11 +103,28 @@ def list_series(folder: str | Path) -> Listing:
     return Listing(series=series, unreadable=tuple(unreadable), others=others)
 
 
-def read_header(path: str, tags: tuple[str, ...] | None = None) -> Dataset | None:
+def read_dataset(path: str | Path, *, pixels: bool = True, tags: Sequence[str] | None = None) -> Dataset:
+    """Read a DICOM file.
+
+    Args:
+        path: the file.
+        pixels: read it to its end; else as far as its pixels.
+        tags: keywords of the elements to read; None reads all.
+
+    Raises:
+        InputError: a deflated file could unpack to more than ``custom.limits`` allows.
+        Exception: whatever pydicom trips over, for ``decoding``.
+    """
+    if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        BYTES.check(Path(path).stat().st_size * DEFLATE_RATIO, path, "deflated file, unpacked")
+    return dcmread(path, stop_before_pixels=not pixels, specific_tags=None if tags is None else list(tags))
+
+
+def read_header(path: str, tags: Sequence[str] | None = None) -> Dataset | None:
     """Return the header without pixels, or None for a file that is not DICOM or is a DICOMDIR."""
     with decoding(path, "DICOM file"):
         try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=None if tags is None else list(tags))
+            header = read_dataset(path, pixels=False, tags=tags)
         except InvalidDicomError:
             return None
         if header.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:

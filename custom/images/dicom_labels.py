@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from custom.images.decoding import decoding
 from custom.images.dicom import DicomSeries
-from custom.images.dicom_files import text_of
+from custom.images.dicom_files import read_dataset, text_of
 from custom.images.dicom_rtstruct import read_rtstruct
 from custom.images.dicom_seg import read_seg, write_seg
 
@@ -45,7 +45,7 @@ def label_references(path: str | Path) -> LabelReferences:
     """
     with decoding(path, "DICOM label object"):
         tags = ["ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID"]
-        header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        header = read_dataset(path, pixels=False, tags=tags)
         frames = {text_of(header, "FrameOfReferenceUID")}
         images = _named(header, "ReferencedSeriesSequence", "ReferencedInstanceSequence")
         for frame in header.get("ReferencedFrameOfReferenceSequence") or []:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
 from custom.errors import InputError
-from custom.images.decoding import decoding
+from custom.images.decoding import check_size, decoding
+from custom.images.dicom_files import read_dataset
 from custom.images.dicom_planes import frame_group
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -27,15 +27,21 @@ def read_frames(path: str) -> list[np.ndarray]:
         InputError: there are no pixels, the transfer syntax has no decoder here, or the bytes are corrupt.
     """
     with decoding(path, "DICOM file"):
-        dataset = dcmread(path)
+        dataset = read_dataset(path)
         if not any(keyword in dataset for keyword in _PIXELS):
             raise InputError(path, "PixelData", "nothing", "an image with pixels")
         count = int(dataset.get("NumberOfFrames") or 1)
+        check_size((count, int(dataset.Rows), int(dataset.Columns)), path, itemsize=pixel_bytes(dataset))
         if dataset.get("TotalPixelMatrixColumns") and count > 1:
             raise InputError(path, "TotalPixelMatrixColumns", "a tiled image", "an image in one piece")
         array = _decoded(dataset, path)
         frames = array.reshape(count, *array.shape[array.ndim - _depth(dataset, path) :])  # [F]xHxW[x3] -> FxHxW[x3]
         return [_values(frame, dataset, number) for number, frame in enumerate(frames, 1)]
+
+
+def pixel_bytes(header: Dataset) -> int:
+    """Return the bytes of a decoded pixel, all its samples together, as a header declares them."""
+    return int(header.get("SamplesPerPixel") or 1) * -(-int(header.get("BitsAllocated") or 64) // 8)
 
 
 def _decoded(dataset: Dataset, path: str) -> np.ndarray:

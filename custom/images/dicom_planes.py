@@ -9,6 +9,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from custom.errors import InputError
+from custom.images.decoding import check_size
 from custom.images.geometry import Geometry
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -79,6 +80,9 @@ def planes_of(header: Dataset, path: str) -> list[Plane]:
     size = tuple(int(header.get(keyword) or 0) for keyword in ("Rows", "Columns"))
     if min(size) < 1:
         raise InputError(path, "Rows, Columns", size, "an image")
+    if frames < 1:
+        raise InputError(path, "NumberOfFrames", frames, "at least one")
+    check_size((frames, *size), path, itemsize=0)  # the bytes are checked where frames are decoded
     image_type = header.get("ImageType") or []
     return [
         Plane(

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from custom.errors import InputError
 from custom.images.decoding import decoding
 from custom.images.dicom import DicomSeries
-from custom.images.dicom_files import text_of
+from custom.images.dicom_files import read_dataset, text_of
+from custom.limits import BYTES
 
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _FLAT = 0.1  # slices: how far the points of one outline may lie apart
 _SAME_PLANE = 3  # digits of the slice number in which outlines of one plane agree
 _EDGE = 0.01  # pixels: centres so near to an outline lie on it; files round to hundredths of a mm
+_AT_ONCE = 2**24  # pairs of a row and an edge that are compared together
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +57,9 @@ def read_rtstruct(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, di
         raise InputError(path, "series", "images without a position", "a volume, which outlines in mm can be drawn on")
     names: dict[int, str] = {}
     patches: dict[int, list[_Patch]] = {}
+    held = 0
     with decoding(path, "DICOM RTSTRUCT"):
-        dataset = dcmread(path)
+        dataset = read_dataset(path)
         outlines = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or []}
         for roi in dataset.get("StructureSetROISequence") or []:
             number = int(roi.ROINumber)
@@ -65,7 +69,11 @@ def read_rtstruct(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, di
             name = text_of(roi, "ROIName").strip() or f"structure {number}"
             _check_frame(path, roi, name, series)
             i = len(names) + 1
-            names[i], patches[i] = name, _fill(path, contours, name, series)
+            names[i], patches[i] = name, []
+            for patch in _fill(path, contours, name, series):
+                patches[i].append(patch)
+                held += patch.mask.nbytes
+                BYTES.check(held, path, "ContourData")
     if not names:
         raise InputError(path, "ROIContourSequence", "no closed outlines", "at least one CLOSED_PLANAR contour")
     label = np.zeros(series.slices_shape, np.uint8 if len(names) <= np.iinfo(np.uint8).max else np.uint16)
@@ -89,7 +97,7 @@ def _check_frame(path: str, roi: Dataset, name: str, series: DicomSeries) -> Non
         raise InputError(path, f"ReferencedFrameOfReferenceUID of {name!r}", frame, allowed)
 
 
-def _fill(path: str, contours: list[Dataset], name: str, series: DicomSeries) -> list[_Patch]:
+def _fill(path: str, contours: list[Dataset], name: str, series: DicomSeries) -> Iterator[_Patch]:
     slices, *size = series.slices_shape
     planes = defaultdict(list)  # outlines of one plane make holes in each other, those of different planes do not
     for contour in contours:
@@ -107,12 +115,10 @@ def _fill(path: str, contours: list[Dataset], name: str, series: DicomSeries) ->
             found = f"an outline of {name!r} at slice number {z:.4g}"
             raise InputError(path, "ContourData", found, f"-0.5 to {slices - 0.5}, half a gap beyond {slices} slices")
         planes[round(z, _SAME_PLANE)].append(points[:, 1::-1])  # row, column
-    found = []
     for z, outlines in planes.items():
         corner, mask = fill_outlines(outlines, tuple(size))
         if mask.any():
-            found.append(_Patch(min(int(np.floor(z + 0.5)), slices - 1), *corner, mask))
-    return found
+            yield _Patch(min(int(np.floor(z + 0.5)), slices - 1), *corner, mask)
 
 
 def fill_outlines(outlines: list[np.ndarray], size: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
@@ -134,13 +140,16 @@ def fill_outlines(outlines: list[np.ndarray], size: tuple[int, int]) -> tuple[tu
     high = np.clip(np.ceil(first.max(axis=0)) + 1, low, size).astype(int)
     height, width = high - low
     mask = np.zeros((height, width), dtype=bool)
+    rows = np.arange(height)[:, None]
+    part = max(1, _AT_ONCE // max(height, 1))
     for shift in ((-_EDGE, -_EDGE), (-_EDGE, _EDGE), (_EDGE, -_EDGE), (_EDGE, _EDGE)):
-        (row0, column0), (row1, column1) = (first - low + shift).T, (last - low + shift).T
-        rows = np.arange(height)[:, None]
-        row, edge = np.nonzero((row0 <= rows) != (row1 <= rows))  # edges that the line of pixel centres crosses
-        slope = (column1 - column0)[edge] / (row1 - row0)[edge]
-        crossing = np.ceil(column0[edge] + (row - row0[edge]) * slope)
-        toggles = np.zeros((height, width + 1), np.int64)
-        np.add.at(toggles, (row, np.clip(crossing, 0, width).astype(int)), 1)
-        mask |= np.cumsum(toggles, axis=1)[:, :-1] % 2 == 1
+        toggles = np.zeros((height, width + 1), np.uint8)  # may overflow: only the parity counts
+        for start in range(0, len(first), part):
+            edges = slice(start, start + part)
+            (row0, column0), (row1, column1) = (first[edges] - low + shift).T, (last[edges] - low + shift).T
+            row, edge = np.nonzero((row0 <= rows) != (row1 <= rows))  # edges that the line of pixel centres crosses
+            slope = (column1 - column0)[edge] / (row1 - row0)[edge]
+            crossing = np.ceil(column0[edge] + (row - row0[edge]) * slope)
+            np.add.at(toggles, (row, np.clip(crossing, 0, width).astype(int)), 1)
+        mask |= np.cumsum(toggles, axis=1, dtype=np.uint8)[:, :-1] % 2 == 1
     return (int(low[0]), int(low[1])), mask

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.pixels import pixel_array
 from pydicom.sr.codedict import codes
 
@@ -20,7 +20,7 @@ from custom.errors import InputError
 from custom.files import write_whole
 from custom.images.decoding import as_label, decoding
 from custom.images.dicom import DicomSeries
-from custom.images.dicom_files import text_of
+from custom.images.dicom_files import read_dataset, text_of
 from custom.images.dicom_planes import Plane, frame_group, planes_of
 from custom.version import __version__
 
@@ -59,7 +59,7 @@ def read_seg(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, dict[in
     """
     path = str(path)
     with decoding(path, "DICOM SEG"):
-        seg = dcmread(path)
+        seg = read_dataset(path)
         if seg.get("SegmentSequence") is None:
             raise InputError(path, "SegmentSequence", "nothing", "a DICOM SEG")
         planes = planes_of(seg, path)
@@ -228,7 +228,7 @@ def _source_headers(series: DicomSeries) -> list[Dataset]:
     headers = []
     for file in series.files:
         with decoding(file, "DICOM file"):
-            headers.append(dcmread(file, stop_before_pixels=True))
+            headers.append(read_dataset(file, pixels=False))
     first = headers[0]
     gap = 1.0 if series.geometry is None else float(np.linalg.norm(series.geometry.affine[:3, 2]))
     for header in headers:

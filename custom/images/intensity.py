@@ -79,8 +79,8 @@ def to_uint8(
         uint8 (Z, H, W) or (Z, H, W, 3).
 
     Raises:
-        InputError: another number of channels, a dtype that is not real, NaN or infinite values, or a ``suv_max``
-            that is not a positive number.
+        InputError: another number of channels, a dtype that is not real, NaN or infinite values (as float32), or a
+            ``suv_max`` that is not a positive number.
     """
     number = isinstance(suv_max, (int, float)) and not isinstance(suv_max, bool)
     if suv_max is not None and not (number and 0 < suv_max < np.inf):
@@ -92,8 +92,8 @@ def to_uint8(
         return image.astype(np.uint8) * 255
     if image.dtype.kind not in "iuf":
         raise InputError(source, "image", f"dtype {image.dtype}", "integers or real numbers")
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise InputError(source, "image", "NaN or infinite values", "finite values")
+    if image.dtype.kind == "f" and not _finite(image):
+        raise InputError(source, "image", "NaN or infinite values", "finite values, as float32 too")
     if modality == "CT":
         low, high = window.bounds
     elif modality == "PET" and suv_max is not None:
@@ -120,9 +120,21 @@ def _channels(image: np.ndarray, source: str) -> np.ndarray:
     return image[..., :3]
 
 
+def _finite(image: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return all(bool(np.isfinite(part.astype(np.float32, copy=False)).all()) for part in image)
+
+
 def _percentiles(image: np.ndarray) -> tuple[float, float]:
     values = image[image != 0]
+    if values.size and not _holds_differences(values):  # NumPy interpolates between them in their own type
+        values = values.astype(np.float64)
     low, high = np.percentile(values, PERCENTILES) if values.size else (0, 0)
     if low == high and image.size:  # nearly all alike: a few brighter or darker voxels are all there is to see
         low, high = image.min(), image.max()
     return float(low), float(high)
+
+
+def _holds_differences(values: np.ndarray) -> bool:
+    limits = np.finfo(values.dtype) if values.dtype.kind == "f" else np.iinfo(values.dtype)
+    return float(values.max()) - float(values.min()) <= float(limits.max)

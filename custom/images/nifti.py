@@ -9,11 +9,16 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.openers import ImageOpener
 
 from custom.errors import InputError
 from custom.files import write_whole
-from custom.images.decoding import MAX_VOXELS, as_label, decoding
+from custom.images.decoding import as_label, check_room, check_size, decoding
 from custom.images.geometry import Geometry
+from custom.limits import BYTES
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 #: Part of a voxel by which the corners of a label may be off: rounding of a header's quaternion, not another place.
@@ -40,17 +45,21 @@ def read_nifti(path: str | Path, *, channel: int | None = None) -> tuple[np.ndar
         the source's grid, whose shape ends in 1 for a 2D file.
 
     Raises:
-        InputError: the file cannot be read, has another shape, is not real, or has no usable affine.
+        InputError: the file cannot be read, is larger than ``custom.limits`` allows, has another shape, is not real,
+            or has no usable affine.
     """
     with decoding(path, "NIfTI file"):
-        volume = nib.load(path)
-        shape = _grid_shape(volume.shape, channel, path)
-        part = (slice(None),) * 3 + (channel,) if len(volume.shape) > 3 and channel is not None else ...
-        array = np.asanyarray(volume.dataobj[part])
+        header = _read_header(path)
+        stored = header.get_data_shape()
+        shape = _grid_shape(stored, channel, path)
+        geometry = Geometry(header.get_best_affine(), shape, str(path))
+        _check_declared(header, geometry, path)
+        part = (slice(None),) * 3 + (channel,) if len(stored) > 3 and channel is not None else ...
+        # A map of the file would change with it, or end the process.
+        array = np.asanyarray(ArrayProxy(path, header, mmap=False)[part])
         if array.dtype.kind not in "biuf":
             raise InputError(path, "dtype", array.dtype, "integers or real numbers")
         dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
-        geometry = Geometry(volume.affine, shape, str(path))
         return geometry.canonical(array.astype(dtype, copy=False).reshape(shape)), geometry
 
 
@@ -101,6 +110,30 @@ def write_nifti(path: str | Path, array: np.ndarray, geometry: Geometry) -> None
     write_whole(Path(path), lambda file: file.write(content))
 
 
+def _read_header(path: str | Path) -> Nifti1Header:
+    """Read the header of NIfTI-1 or NIfTI-2, and nothing else.
+
+    ``nibabel.load`` would also take files of other formats for what they are, and read extensions of any length.
+    """
+    with ImageOpener(path) as file:
+        block = file.read(Nifti2Header.sizeof_hdr)
+    for kind in (Nifti1Header, Nifti2Header):
+        if kind.may_contain_header(block):
+            return kind(block[: kind.sizeof_hdr])
+    raise InputError(path, "file", "no header of NIfTI", "NIfTI-1 or NIfTI-2 in one file")
+
+
+def _check_declared(header: Nifti1Header, geometry: Geometry, path: str | Path) -> None:
+    """Check the declared sizes: in memory, where scaled values are real numbers, and in the file."""
+    count, stored = math.prod(header.get_data_shape()), header.get_data_dtype().itemsize
+    scaled = header.get_slope_inter() not in ((None, None), (1.0, 0.0))
+    itemsize = max(stored, 8) if scaled else stored
+    check_size(geometry.canonical_shape, path, itemsize=itemsize)
+    BYTES.check(count * itemsize, path, "size")
+    deflated = str(path).lower().endswith(".gz")
+    check_room(header.get_data_offset() + count * stored, path, deflated=deflated)
+
+
 def _grid_shape(shape: Sequence[int], channel: int | None, path: str | Path) -> tuple[int, int, int]:
     axes = list(shape)
     while len(axes) > 3 and axes[-1] == 1:
@@ -111,8 +144,6 @@ def _grid_shape(shape: Sequence[int], channel: int | None, path: str | Path) -> 
         axes.append(1)
     if len(axes) != 3 or min(axes) < 1:
         raise InputError(path, "shape", tuple(shape), "2D or 3D" if channel is None else "3D or 4D")
-    if math.prod(axes) > MAX_VOXELS:
-        raise InputError(path, "shape", tuple(shape), f"at most {MAX_VOXELS} voxels")
     return axes[0], axes[1], axes[2]
 
 

@@ -17,6 +17,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 
 from custom.errors import InputError
 from custom.images.decoding import as_label, check_size, decoding
+from custom.limits import PIXELS
 
 _TIFF_ENDINGS = (".tif", ".tiff")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", *_TIFF_ENDINGS)
@@ -24,6 +25,12 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", *_TIFF_ENDINGS)
 _PLAIN_MODES = {"L", "RGB", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MASK, PHOTOMETRIC.PALETTE)
 _JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG)  # their decoder turns YCbCr into RGB
+#: Of the formats Pillow knows; for others it starts programs (EPS).
+_FORMATS = ("PNG", "JPEG", "BMP")
+#: Some kinds of TIFF name further files, anywhere on the disk; these are not opened.
+_ONE_FILE = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
+#: Compressions of a TIFF that are formats of pictures with a size of their own, which may be any.
+_NESTED = set(tifffile.TIFF.IMAGE_COMPRESSIONS) - set(_JPEG)
 _MILLIMETRES = {"nm": 1e-6, "um": 1e-3, "µm": 1e-3, "micron": 1e-3, "microns": 1e-3, "mm": 1.0, "cm": 10.0}
 _MILLIMETRES |= {"millimeter": 1.0, "centimeter": 10.0, "inch": 25.4, "m": 1000.0}
 
@@ -44,7 +51,7 @@ def read_picture(path: str | Path) -> np.ndarray:
         (Z, H, W) or (Z, H, W, 3) of the file's dtype; Z = 1 unless it is a stack.
 
     Raises:
-        InputError: the file cannot be read, is larger than ``custom.images.decoding`` allows, or has more axes.
+        InputError: the file cannot be read, is larger than ``custom.limits`` allows, or has more axes.
     """
     if str(path).lower().endswith(_TIFF_ENDINGS):
         with _tiff(path) as file:
@@ -100,8 +107,9 @@ def picture_spacing(path: str | Path) -> tuple[float, float, float] | None:
 def _picture(path: str | Path, kind: str) -> Iterator[Image.Image]:
     with decoding(path, kind), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size says it, as an error
-        with Image.open(path) as picture:
-            check_size((1, picture.height, picture.width), path)
+        Image.MAX_IMAGE_PIXELS = PIXELS.value  # Pillow refuses twice as many by itself
+        with Image.open(path, formats=_FORMATS) as picture:
+            check_size((1, picture.height, picture.width), path, itemsize=4)
             yield picture
 
 
@@ -122,7 +130,7 @@ def _tiff(path: str | Path) -> Iterator[tifffile.TiffFile]:
     logger, errors = logging.getLogger("tifffile"), _Errors()
     logger.addHandler(errors)
     try:
-        with decoding(path, "TIFF file"), tifffile.TiffFile(path) as file:
+        with decoding(path, "TIFF file"), tifffile.TiffFile(path, **_ONE_FILE) as file:
             yield file
             if errors.texts:
                 raise ValueError(errors.texts[0])
@@ -139,7 +147,13 @@ def _read_tiff(file: tifffile.TiffFile, path: str | Path) -> tuple[np.ndarray, t
     single = len(stacked) <= 1 and ("C", slices) not in stacked
     if not {"Y", "X"} <= set(sizes) or not single or sizes.get("S", 1) > 4:
         raise InputError(path, "axes", f"{series.axes} of {series.shape}", "one stack of slices, grey or RGB")
-    check_size((slices, sizes["Y"], sizes["X"]), path)
+    itemsize = sizes.get("S", 1) * np.dtype(series.dtype).itemsize
+    check_size((slices, sizes["Y"], sizes["X"]), path, itemsize=itemsize)
+    if page.is_tiled:
+        PIXELS.check(math.prod((page.tiledepth, page.tilelength, page.tilewidth)), path, "tile")
+    if page.compression in _NESTED:
+        found = getattr(page.compression, "name", page.compression)
+        raise InputError(path, "compression", found, "none, PackBits, LZW, Deflate, LZMA, Zstd, JPEG")
     array = series.asarray()
     if "S" in sizes:
         array = np.moveaxis(array, series.axes.index("S"), -1)

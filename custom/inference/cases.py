@@ -15,13 +15,16 @@ from typing import Any
 
 from custom.errors import InputError
 from custom.inference.sources import DICOM_ENDINGS, ENDINGS, KINDS, stem
+from custom.json_files import read_json
 
 logger = logging.getLogger(__name__)
 
 _LIST = '[{"image": "a.png", "boxes": [[x_min, y_min, x_max, y_max]], "modality": "US"}, ...]'
 _REPORT = re.compile(r"report_\d+")  # ``segment_cases`` writes files of these names
 #: Raise it when the same input gives other results than before.
-_RESULT_VERSION = 1
+_RESULT_VERSION = 2
+#: Bytes of a result's name; a file system allows 255.
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ def list_cases(source: str | Path, *, boxes: object = None, modality: object = N
     elif path.is_dir() and (files := _images(path)):
         found = [(str(file), None, None) for file in files]
     else:
-        return [Case(name=stem(path), path=str(source), boxes=boxes, modality=modality)], False
+        return [Case(name=_short(stem(path)), path=str(source), boxes=boxes, modality=modality)], False
     if boxes is not None:
         raise InputError("arguments", "boxes", f"boxes for {source}", "boxes for one image; a JSON list for several")
     names = _names([place for place, _, _ in found])
@@ -100,10 +103,7 @@ def _images(folder: Path) -> list[Path]:
 
 def _read_list(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the images and their entries."""
-    try:
-        entries = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(path, "list", f"{type(error).__name__} ({error})", _LIST) from None
+    entries = read_json(path, _LIST, field="list")
     if not isinstance(entries, list) or not entries:
         raise InputError(path, "list", f"{type(entries).__name__} {str(entries)[:40]}", _LIST)
     for n, entry in enumerate(entries):
@@ -125,9 +125,19 @@ def _names(paths: Sequence[str]) -> list[str]:
     for path, short in zip(paths, stems, strict=True):
         long = "_".join(Path(os.path.relpath(path, root)).parts)
         name = short if counts[short.lower()] == 1 else long
-        names.append(_free(name, used))
+        names.append(_free(_short(name), used))
         used.add(names[-1].lower())
     return names
+
+
+def _short(name: str) -> str:
+    """Cut a name that would be too long for a file once endings are added, and make it unique by a digest."""
+    encoded = name.encode("utf-8", "surrogatepass")
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    digits = hashlib.sha256(encoded).hexdigest()[:8]
+    kept = encoded[: _LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{kept}_{digits}"
 
 
 def _free(name: str, used: Collection[str]) -> str:
@@ -139,12 +149,13 @@ def _free(name: str, used: Collection[str]) -> str:
 
 
 def _file_states(path: Path) -> list[list[Any]]:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    walk = ((folder, name) for folder, _, names in os.walk(path) for name in names)  # passes over what vanishes
+    files = sorted(Path(*place) for place in walk) if os.path.isdir(path) else [path]
     states = []
     for file in files:
         try:
             state = file.stat()
-        except OSError:  # reading it will tell what is wrong
+        except (OSError, ValueError):  # reading it will tell what is wrong; ValueError: what can be no path
             continue
         states.append([file.name, state.st_size, state.st_mtime_ns])
     return states

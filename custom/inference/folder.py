@@ -76,9 +76,7 @@ def segment_case(case: Case, model: Model, options: Options, out: Path) -> dict[
         InputError: the image, its boxes or the network cannot be used.
         OSError: the results cannot be written.
     """
-    start = time.perf_counter()
-    image, boxes = _load(case, options)
-    return _finish(case, image, boxes, model, options, out, time.perf_counter() - start)
+    return _finish(_load(case, model, options), model, options, out)
 
 
 def segment_cases(
@@ -105,15 +103,14 @@ def segment_cases(
     todo = [case for case in share if not is_finished(out, case.name, fingerprint(case, told))]
     summary.skipped = len(share) - len(todo)
     for case in tqdm(todo, unit="case", disable=None if rank == 0 else True):
-        start = time.perf_counter()
         try:
-            image, boxes = _load(case, options)
+            loaded = _load(case, model, options)
         except Exception as error:
             _fail(summary, case, error)
             continue
         model.start()  # an error of the network concerns all cases
         try:
-            _finish(case, image, boxes, model, options, out, time.perf_counter() - start)
+            _finish(loaded, model, options, out)
         except OSError:
             raise
         except Exception as error:
@@ -137,33 +134,47 @@ def refuse_overwriting(cases: Sequence[Case], source: str | Path, out: Path) -> 
             raise InputError("arguments", "out", f"{out}, where {min(taken)} is an input", "another folder")
 
 
-def _load(case: Case, options: Options) -> tuple[InputImage, np.ndarray]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Loaded:
+    """A case that was read: its image, its boxes, and what ``CaseResult`` is to say about both."""
+
+    case: Case
+    image: InputImage
+    boxes: np.ndarray
+    told: dict[str, Any]
+    fingerprint: str
+    read_seconds: float
+
+
+def _load(case: Case, model: Model, options: Options) -> _Loaded:
+    start, told = time.perf_counter(), _told(model, options)
+    known = fingerprint(case, told)  # before the file is read: one that changes from here on has to be done again
     modality = None if case.modality is None else canonical_modality(case.modality, case.path)
     image = read_input(case.path, modality=modality, window=options.window, suv_max=options.suv_max)
     given = image.boxes if case.boxes is None else case.boxes
     if given is None:
         raise InputError(case.path, "boxes", "no boxes", "--boxes, a JSON list that gives them, or an npz with boxes")
-    return image, image.checked_boxes(given)
+    boxes = image.checked_boxes(given)
+    seconds = time.perf_counter() - start
+    return _Loaded(case=case, image=image, boxes=boxes, told=told, fingerprint=known, read_seconds=seconds)
 
 
-def _finish(
-    case: Case, image: InputImage, boxes: np.ndarray, model: Model, options: Options, out: Path, read_seconds: float
-) -> dict[str, Any]:
+def _finish(loaded: _Loaded, model: Model, options: Options, out: Path) -> dict[str, Any]:
     """Segment what was loaded, and write the results."""
+    case, image, boxes = loaded.case, loaded.image, loaded.boxes
     segmenter = BoxSegmenter(model.start(), overlap=options.overlap, keep_masks=options.separate)
     placed = image.boxes_to_array(boxes)
     if image.kind == "picture":
         segmentation = segmenter.segment_picture(image.array, placed, image.modality)
     else:
         segmentation = segmenter.segment_volume(image.array, placed, image.modality, follow=options.follow)
-    told = _told(model, options)
     result = CaseResult(
         image=image,
         boxes=boxes,
         segmentation=segmentation,
-        told=told,
-        fingerprint=fingerprint(case, told),
-        read_seconds=read_seconds,
+        told=loaded.told,
+        fingerprint=loaded.fingerprint,
+        read_seconds=loaded.read_seconds,
     )
     report = write_results(result, out, case.name)
     warnings = [entry["warning"] for entry in report["boxes"] if "warning" in entry]

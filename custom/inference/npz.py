@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -11,7 +10,8 @@ import numpy as np
 
 from custom.errors import InputError
 from custom.files import write_whole
-from custom.images.decoding import decoding
+from custom.images.arrays import read_npz_arrays
+from custom.images.decoding import check_size
 from custom.modalities import canonical_modality
 
 _LAYOUTS = "imgs (HxW, HxWx3 or DxHxW) and boxes (Nx4 or Nx6)"
@@ -53,17 +53,14 @@ def read_npz(path: str | PathLike[str]) -> NpzCase:
     Raises:
         InputError: not a readable npz, or an array that is missing or malformed.
     """
-    with decoding(path, "npz of plain arrays"):
-        if not zipfile.is_zipfile(path):  # NumPy would take it for a pickle
-            raise ValueError("no zip archive")
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in ("imgs", "boxes", "spacing") if key in content.files}
+    arrays = read_npz_arrays(path, ("imgs", "boxes", "spacing"))
     if "imgs" not in arrays:
         raise InputError(path, "imgs", "no such array", _LAYOUTS)
     imgs, boxes = arrays["imgs"], arrays.get("boxes")
     if imgs.ndim not in (2, 3) or not imgs.size:
         raise InputError(path, "imgs", f"shape {imgs.shape}", _LAYOUTS)
     volume = _is_volume(imgs, boxes, Path(path).name)
+    check_size(imgs.shape[:3] if volume else (1, *imgs.shape[:2]), path)
     spacing = _spacing(arrays["spacing"], path) if volume and "spacing" in arrays else None
     return NpzCase(imgs=imgs, boxes=boxes, spacing=spacing, volume=volume)
 

@@ -36,6 +36,8 @@ class OpenVINOBackend:
         InputError: not an exported network, or a precision it cannot be run in.
     """
 
+    ending = ".xml"  # of the graphs' files
+
     def __init__(
         self,
         folder: str | PathLike[str],
@@ -86,7 +88,7 @@ class OpenVINOBackend:
         return openvino.Type.bf16 if self.precision != "f32" and capable else openvino.Type.f32
 
     def _compile(self, graph: str, count: int) -> openvino.InferRequest:
-        path = self._folder / f"{graph}.xml"
+        path = self._folder / f"{graph}{self.ending}"
         try:
             model = self._core.read_model(path)
             inputs = self.description.graphs[graph]["inputs"]

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import find_objects
-from skimage.morphology import disk, erosion
+from scipy.ndimage import binary_erosion, find_objects
 
 MONTAGE_SLICES = 12
 _COLUMNS = 4
@@ -43,7 +42,7 @@ def draw_overlay(
             part = tuple(slice(max(p.start - width, 0), p.stop + width) for p in places[k - 1])
             mask, shown = labels[part] == k, canvas[part]
             shown[mask] = (0.7 * shown[mask] + 0.3 * colour).astype(np.uint8)
-            shown[mask & ~erosion(mask, disk(width))] = colour
+            shown[mask & ~binary_erosion(mask, iterations=width, border_value=1)] = colour
         x_min, y_min, x_max, y_max = box
         left, top = max(x_min - width, 0), max(y_min - width, 0)
         right, bottom = x_max + 1 + width, y_max + 1 + width

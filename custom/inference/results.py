@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import time
 from collections.abc import Mapping
@@ -12,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from custom.errors import InputError
 from custom.files import write_whole
 from custom.inference.mask_files import mask_ending, write_mask, write_png
 from custom.inference.overlay import draw_montage, draw_overlay
 from custom.inference.segmenter import Segmentation
 from custom.inference.sources import InputImage
+from custom.json_files import read_json
 from custom.modalities import MODALITIES
 from custom.version import __version__
 
@@ -53,8 +54,8 @@ def report_path(folder: Path, name: str) -> Path:
 def read_report(folder: Path, name: str) -> dict[str, Any] | None:
     """Return what an earlier run wrote about a case; None where there is no such file."""
     try:
-        report = json.loads(report_path(folder, name).read_bytes())
-    except (OSError, ValueError):
+        report = read_json(report_path(folder, name), "a report")
+    except InputError:
         return None
     files = report.get("files") if isinstance(report, dict) and "fingerprint" in report else None
     return report if isinstance(files, list) and all(isinstance(file, str) for file in files) else None
@@ -87,11 +88,9 @@ def write_results(result: CaseResult, folder: Path, name: str) -> dict[str, Any]
     earlier = read_report(folder, name) or {"files": []}
     report_path(folder, name).unlink(missing_ok=True)
     masks, overlay = _mask_names(result, name), f"{name}_overlay.png"
-    for file in (*masks, overlay, report_path(folder, name).name):
-        for partial in folder.glob(f".{glob.escape(file)}.*.partial"):  # of a run that was killed
-            partial.unlink(missing_ok=True)
-    for file in {Path(file).name for file in earlier["files"]} - {*masks, overlay}:
-        (folder / file).unlink(missing_ok=True)
+    for file in set(earlier["files"]) - {*masks, overlay}:
+        if file.startswith(name) and Path(file).name == file:
+            (folder / file).unlink(missing_ok=True)
     try:
         _write_masks(result, [folder / mask for mask in masks])
         write_png(folder / overlay, _draw(result))

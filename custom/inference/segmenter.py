@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from custom.errors import InputError
 from custom.images.boxes import tight_boxes
 from custom.images.frame import Frame, crop_box
 from custom.inference.backend import Backend, Decoded
@@ -18,7 +19,7 @@ from custom.modalities import MODALITIES, modality_index
 
 #: A mask's box grows by so many pixels of the 256 frame before it prompts the next slice.
 NEXT_SLICE_MARGIN = 5
-#: So many boxes tell the modality where none is declared.
+#: So many boxes, the largest, tell the modality where none is declared.
 _VOTES = 4
 
 
@@ -83,7 +84,7 @@ class BoxSegmenter:
         slices_kept: embeddings of a volume kept for a second visit (2 to 4 MB each); a slice beyond is encoded again.
 
     Raises:
-        InputError: there is no such rule for overlaps.
+        InputError: there is no such rule for overlaps; when segmenting: the network gives values that are not finite.
     """
 
     def __init__(
@@ -113,11 +114,10 @@ class BoxSegmenter:
         (seen,) = self._encode([image])
         modality = self._prompted(modality) or self._recognise(seen, boxes)
         canvas = Canvas(image.shape[:2], len(boxes), self.overlap, self.keep_masks)
-        ious, modalities = [], []
-        for value, mask in enumerate(self._decode(seen, boxes, modality), start=1):
-            canvas.paint(value, mask.logits)
-            ious.append(mask.iou)
-            modalities.append(mask.modality)
+        ious, modalities = [0.0] * len(boxes), [None] * len(boxes)
+        for k, mask in self._decode(seen, boxes, modality):
+            canvas.paint(k + 1, mask.logits)
+            ious[k], modalities[k] = mask.iou, mask.modality
         return self._result(canvas, ious, modality, modalities)
 
     def segment_volume(
@@ -133,7 +133,7 @@ class BoxSegmenter:
         Args:
             volume: DxHxW or DxHxWx3 uint8.
             boxes: Nx6 x_min y_min z_min x_max y_max z_max, native voxels, checked by ``check_boxes``.
-            modality: as for a picture; the middle slice of the first box tells it.
+            modality: as for a picture; the middle slice of the largest box tells it.
             follow: without it every slice is prompted with the box as given.
         """
         self._seconds = dict.fromkeys(("encode", "decode", "resize"), 0.0)
@@ -146,14 +146,15 @@ class BoxSegmenter:
         kept: dict[int, _Slice] = {}
         modality = self._prompted(modality)
         if modality is None and self.backend.uses_modality:
-            kept[middle[0]] = self._encode([volume[middle[0]]])[0]
-            voters = np.flatnonzero(middle == middle[0])
-            modality = self._recognise(kept[middle[0]], boxes[voters][:, [0, 1, 3, 4]])
+            z = middle[_largest_first(boxes)[0]]
+            (kept[z],) = self._encode([volume[z]])
+            modality = self._recognise(kept[z], boxes[middle == z][:, [0, 1, 3, 4]])
         again = {z for z, _ in downwards}
         for visits in (upwards, downwards):
             for z, seen, members in self._visit(volume, visits, kept, again if visits is upwards else set()):
                 prompts = np.stack([tracks[k].current for k in members])
-                for k, mask in zip(members, self._decode(seen, prompts, modality), strict=True):
+                for n, mask in self._decode(seen, prompts, modality):
+                    k = members[n]
                     canvas.paint(k + 1, mask.logits, z)
                     _advance(tracks[k], mask, seen.frame, follow)
                     if z == middle[k]:
@@ -186,7 +187,7 @@ class BoxSegmenter:
         """Ask the network itself for the modality; None where it has no classifier."""
         if not self.backend.uses_modality:
             return None
-        logits = self._run(seen, boxes[:_VOTES], None).modality_logits
+        logits = self._run(seen, boxes[_largest_first(boxes)[:_VOTES]], None).modality_logits
         return MODALITIES[int(_softmax(logits).mean(axis=0).argmax())]
 
     def _encode(self, images: Sequence[np.ndarray]) -> list[_Slice]:
@@ -199,15 +200,21 @@ class BoxSegmenter:
             embeddings = self.backend.encode(framed)
         return [_Slice(*parts) for parts in zip(channels, frames, embeddings, strict=True)]
 
-    def _decode(self, seen: _Slice, boxes: np.ndarray, modality: str | None) -> Iterator[_Mask]:
-        """Decode the boxes (Nx4, native) of one slice; a mask at a time, since in native size each may be large."""
+    def _decode(self, seen: _Slice, boxes: np.ndarray, modality: str | None) -> Iterator[tuple[int, _Mask]]:
+        """Decode the boxes (Nx4, native) of one slice and yield (number of the box, mask).
+
+        A mask at a time, since in native size each may be large; the largest box first, so that in whichever order
+        they are given the same boxes are computed together, and come out the same to the last bit.
+        """
+        order = _largest_first(boxes)
         for start in range(0, len(boxes), self.boxes_at_once):
-            decoded = self._run(seen, boxes[start : start + self.boxes_at_once], modality)
-            for i, framed in enumerate(decoded.mask_logits):
+            numbers = order[start : start + self.boxes_at_once]
+            decoded = self._run(seen, boxes[numbers], modality)
+            for i, k in enumerate(numbers.tolist()):
                 with self._timed("resize"):
-                    (logits,) = seen.frame.logits_to_native(framed[None])
+                    (logits,) = seen.frame.logits_to_native(decoded.mask_logits[i : i + 1])
                 told = None if decoded.modality_logits is None else decoded.modality_logits[i]
-                yield _Mask(logits, float(decoded.iou[i]), told)
+                yield k, _Mask(logits, float(decoded.iou[i]), told)
 
     def _run(self, seen: _Slice, boxes: np.ndarray, modality: str | None) -> Decoded:
         """Decode some boxes (Nx4, native) of one slice: logits Nx256x256."""
@@ -216,7 +223,10 @@ class BoxSegmenter:
             framed = seen.frame.boxes_to_frame(boxes).astype(np.float32)
         with self._timed("decode"):
             features = self.backend.clip_features(seen.image, boxes)
-            return self.backend.decode(seen.embedding, framed, modality_index(modality), crops, features)
+            decoded = self.backend.decode(seen.embedding, framed, modality_index(modality), crops, features)
+        if not (np.isfinite(decoded.mask_logits).all() and np.isfinite(decoded.iou).all()):
+            raise InputError("network", "mask logits or IoU", "NaN or infinite values", "finite weights")
+        return decoded
 
     def _result(
         self, canvas: Canvas, ious: list[float], modality: str | None, modalities: list[np.ndarray | None]
@@ -256,6 +266,12 @@ def _plan(first: np.ndarray, last: np.ndarray) -> list[tuple[int, list[int]]]:
     slices = range(int(first.min()), int(last.max()) + 1)
     plan = [(z, np.flatnonzero((first <= z) & (z <= last)).tolist()) for z in slices]
     return [(z, members) for z, members in plan if members]
+
+
+def _largest_first(boxes: np.ndarray) -> np.ndarray:
+    """Return the numbers of the boxes by size, those of equal size by place: in whichever order they were given."""
+    low, high = np.split(boxes, 2, axis=1)
+    return np.lexsort([*boxes.T, -np.prod(high - low + 1, axis=1)])
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from fastapi import HTTPException
 from monailabel.endpoints import datastore, infer
 
 from custom.errors import InputError
+from custom.json_files import parse_json
 
 
 @contextmanager
@@ -80,10 +81,7 @@ def check_params(params: str) -> dict[str, Any]:
     Raises:
         InputError: it is no JSON object, or names an image or a model, which have their place in the URL.
     """
-    try:
-        content = json.loads(params or "{}")
-    except ValueError as error:
-        raise InputError("request", "params", f"no JSON ({error})", "a JSON object") from None
+    content = parse_json(params or "{}", "request", "a JSON object", field="params")
     if not isinstance(content, dict):
         raise InputError("request", "params", type(content).__name__, "a JSON object")
     for name in ("image", "model"):

@@ -51,15 +51,19 @@ def write_result(labels: np.ndarray, image: InputImage, request: Mapping[str, An
         raise InputError("request", "result_extension", repr(ending), f"{mask_ending(image)}, .nrrd for this image")
     with tempfile.NamedTemporaryFile(suffix=ending, delete=False) as file:
         path = Path(file.name)
-    if ending == ".nrrd":
-        _write_nrrd(path, labels, affine_of(image), compress=bool(request.get("result_compress")))
-    elif ending == ".png":
-        Image.fromarray(np.ascontiguousarray(labels[:, :, 0].T)).save(path)
-    elif ending == ".tif":
-        write_mask(path, np.ascontiguousarray(labels.T), {}, image)  # IxJxK -> KxJxI
-    else:
-        geometry = image.geometry or Geometry(affine_of(image), labels.shape, image.path)
-        write_nifti(path, geometry.canonical(labels), geometry)
+    try:
+        if ending == ".nrrd":
+            _write_nrrd(path, labels, affine_of(image), compress=bool(request.get("result_compress")))
+        elif ending == ".png":
+            Image.fromarray(np.ascontiguousarray(labels[:, :, 0].T)).save(path)
+        elif ending == ".tif":
+            write_mask(path, np.ascontiguousarray(labels.T), {}, image)  # IxJxK -> KxJxI
+        else:
+            geometry = image.geometry or Geometry(affine_of(image), labels.shape, image.path)
+            write_nifti(path, geometry.canonical(labels), geometry)
+    except BaseException:
+        path.unlink(missing_ok=True)  # nobody would know its name
+        raise
     return path
 
 

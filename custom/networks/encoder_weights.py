@@ -105,7 +105,7 @@ def _timm_weights(name: str) -> dict[str, torch.Tensor]:
         path = Path(name).expanduser()
         if not path.is_file():
             path = _local_folder(name) / "model.safetensors"
-        return load_state_dict(str(path))
+        return load_state_dict(str(path), weights_only=True)
     except Exception as error:  # the hub client and the readers raise many types; to the user they are one
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError("image encoder", name, reason, _ALLOWED) from None

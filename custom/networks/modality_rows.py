@@ -5,7 +5,6 @@ python -m custom.networks.modality_rows models/model.pt --out models/grown.pt --
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import fire
 import torch
 
+from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.files import write_whole
 from custom.modalities import MODALITIES, modality_texts
@@ -114,10 +114,8 @@ def grow_checkpoint(checkpoint: str, *, out: str, clip: str = "none") -> None:
 
 def main() -> None:
     """Run the command line; bad input is told in one line."""
-    try:
+    with told_in_one_line():
         fire.Fire(grow_checkpoint)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

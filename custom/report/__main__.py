@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import fire
 
-from custom.errors import InputError
+from custom.command_line import told_in_one_line
 from custom.report import compare, parse_run, write_report
 
 
@@ -37,10 +36,8 @@ def report(*runs: str, reference: str | None = None, out: str = "report") -> Non
 
 def main() -> None:
     """Run the command line; bad input is told in one line."""
-    try:
+    with told_in_one_line():
         fire.Fire(report, name="python -m custom.report")
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 def _text(run: object) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -17,6 +16,7 @@ import fire
 import numpy as np
 from scipy.stats import pearsonr
 
+from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.files import write_whole
 from custom.handlers.mask_report import COLUMNS, MASKS_FILE
@@ -191,10 +191,8 @@ def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 def main() -> None:
     """Run the command line; bad input is told in one line."""
-    try:
+    with told_in_one_line():
         fire.Fire(calibration, name="python -m custom.report.calibration")
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -18,6 +17,7 @@ from typing import Any
 import fire
 
 from custom.bundle_folder import CONFIGS
+from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.experiments import BUNDLE_COMMAND, BundleError
 from custom.files import write_whole
@@ -180,13 +180,8 @@ def _named(checkpoints: Sequence[object]) -> dict[str, Path]:
 
 def main() -> None:
     """Run the command line; bad input is told in one line."""
-    try:
+    with told_in_one_line(BundleError):
         fire.Fire(robustness, name="python -m custom.report.robustness")
-    except (InputError, OSError, BundleError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("stopped; the same command carries on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

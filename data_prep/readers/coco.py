@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +12,17 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from custom.errors import InputError
+from custom.files import is_inside
 from custom.images.pictures import read_picture
+from custom.json_files import read_json
+from custom.limits import OUTLINE
 from custom.modalities import canonical_modality
 from data_prep.masks import paint
 from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, safe_name
 
 _SPLITS = {"train": TRAIN, "training": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION}
 _SEGMENTATION = "polygons, or run lengths with size and counts"
+_LONGEST_RUN = 64  # bits of a number in packed text
 
 
 class CocoReader(Reader):
@@ -72,8 +75,8 @@ class CocoReader(Reader):
         if entry["size"] != list(size):
             raise InputError(entry["image"], "height and width", list(size), f"{entry['size']} of {file}")
         places = [f"{file}: annotations[{number}]" for number in entry["where"]["annotations"]]
-        objects = [_pixels(o["segmentation"], size, place) for o, place in zip(entry["objects"], places, strict=True)]
-        columns = paint(objects, (1, *size[::-1]))
+        objects = (_pixels(o["segmentation"], size, place) for o, place in zip(entry["objects"], places, strict=True))
+        columns = paint(objects, (1, *size[::-1]), file)
         return Case(
             name=source.name,
             modality=self.modality,
@@ -156,10 +159,7 @@ def _split_of(path: Path) -> str | None:
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    try:
-        index = json.loads(path.read_bytes(), parse_constant=lambda _: None)  # NaN is none of JSON's numbers
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(path, "file", f"no JSON ({error})", "COCO annotations") from error
+    index = read_json(path, "COCO annotations", constant=lambda _: None)
     for key in ("images", "annotations", "categories"):
         if not isinstance(index, dict) or not isinstance(index.get(key), list):
             raise InputError(path, key, "no list", "an object with the lists images, annotations and categories")
@@ -221,7 +221,8 @@ def _image_file(image: Mapping[str, Any], path: Path, number: int, folders: Sequ
     if not all(isinstance(n, int) and n > 0 for n in size):
         raise InputError(path, f"{where} height and width", size, "two whole numbers above 0")
     for folder in folders:
-        if os.path.isfile(folder / name):  # False, too, for what can be no file name
+        inside = any(is_inside(folder / name, root) for root in folders)
+        if inside and os.path.isfile(folder / name):  # False, too, for what can be no file name
             return folder / name, size
     raise InputError(path, f"{where}.file_name", repr(name), f"a file in {', '.join(map(str, folders))}")
 
@@ -245,7 +246,7 @@ def _pixels(segmentation: Any, size: tuple[int, int], where: str) -> np.ndarray:
 def _checked_polygon(points: Any, size: tuple[int, int], where: str) -> list[float]:
     try:
         array = np.asarray(points, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.empty((0, 0))
     if array.ndim != 1 or len(array) % 2 or not np.isfinite(array).all():
         raise InputError(where, "segmentation", repr(points)[:80], "polygons [x, y, x, y, ...]")
@@ -255,6 +256,9 @@ def _checked_polygon(points: Any, size: tuple[int, int], where: str) -> list[flo
     if (array < -limit).any() or (array > 2 * limit).any():  # the outline is drawn pixel by pixel, however far it goes
         outermost = float(array[np.abs(array).argmax()])
         raise InputError(where, "segmentation", f"the coordinate {outermost:g}", f"points in {size[1]} x {size[0]}")
+    points = array.reshape(-1, 2)
+    steps = np.abs(np.roll(points, -1, axis=0) - points).max(axis=1)
+    OUTLINE.check(int(steps.sum()), where, "segmentation")
     return array.tolist()
 
 
@@ -284,6 +288,8 @@ def _unpack(text: str, where: str) -> list[int]:
         code = ord(character) - ord("0")
         if not 0 <= code < 64:
             raise InputError(where, "segmentation.counts", repr(character), 'characters from "0" to "o"')
+        if bits > _LONGEST_RUN:
+            raise InputError(where, "segmentation.counts", f"a number of {bits} bits", f"at most {_LONGEST_RUN} bits")
         value |= (code & 31) << bits
         bits += 5
         if not code & 32:

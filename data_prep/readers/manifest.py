@@ -7,13 +7,14 @@ One JSON object a line: ``image`` and ``label`` (paths relative to the manifest)
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from custom.errors import InputError
 from custom.images.nifti import is_nifti, read_nifti, read_nifti_label
 from custom.images.pictures import picture_spacing, read_picture, read_picture_label
+from custom.json_files import parse_json
+from custom.limits import JSON_BYTES
 from custom.modalities import canonical_modality
 from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, safe_name
 from data_prep.readers.names import ALL_IDS, parse_names
@@ -82,6 +83,7 @@ class ManifestReader(Reader):
 
     @staticmethod
     def _lines(manifest: Path) -> list[Source]:
+        JSON_BYTES.check(manifest.stat().st_size, manifest, "file")
         found = []
         with manifest.open(encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, 1):
@@ -100,10 +102,7 @@ class ManifestReader(Reader):
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise InputError(where, "line", f"no JSON ({error})", "one JSON object a line") from error
+    entry = parse_json(line, where, "one JSON object a line", field="line")
     if not isinstance(entry, dict):
         raise InputError(where, "line", type(entry).__name__, "one JSON object a line")
     for key in _TEXT_FIELDS:

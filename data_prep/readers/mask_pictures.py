@@ -119,8 +119,8 @@ def read_masks(paths: Sequence[str], shape: tuple[int, ...], rules: MaskRules) -
         if rules.kind in ("ids", "colours"):
             found = f"{len(paths)} files of one image, beside kind {rules.kind}"
             raise InputError(paths[0], "mask", found, "one file, or kind auto, instances or binary")
-        objects = [np.flatnonzero(_one_object(path, shape, rules)) for path in paths]
-        return MaskPicture(paint(objects, shape), {ALL_IDS: _one_name(rules, paths[0])}, instance=True)
+        objects = (np.flatnonzero(_one_object(path, shape, rules)) for path in paths)
+        return MaskPicture(paint(objects, shape, paths[0]), {ALL_IDS: _one_name(rules, paths[0])}, instance=True)
     path = paths[0]
     if rules.kind == "colours":
         return _colours(_sized(read_picture(path), shape, path), rules, path)

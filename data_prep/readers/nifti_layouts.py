@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from custom.errors import InputError
+from custom.files import is_inside
 from custom.images.nifti import NIFTI_ENDINGS, is_nifti
+from custom.json_files import read_json
 from data_prep.readers.base import TRAIN, VALIDATION
 
 INDEX = "dataset.json"
@@ -120,12 +121,13 @@ class DecathlonLayout(Layout):
         for key, split in self._lists.items():
             for number, entry in enumerate(self._told[key]):
                 files = [entry.get(kind) for kind in ("image", "label")] if isinstance(entry, dict) else [None]
-                if all(isinstance(file, str) and is_nifti(file) for file in files):
+                if all(isinstance(f, str) and is_nifti(f) and is_inside(self.src / f, self.src) for f in files):
                     image, label = (self.src / file for file in files)
                     yield _pair(_stem(image), [image] * len(self.channels), label, split)
                 else:
                     where = f"{key}[{number}]"
-                    error = InputError(self.index, where, entry, f"image and label, each {' or '.join(NIFTI_ENDINGS)}")
+                    allowed = f"image and label, each {' or '.join(NIFTI_ENDINGS)}, inside of {self.src}"
+                    error = InputError(self.index, where, entry, allowed)
                     yield Pair(where, split=split, error=error)
 
 
@@ -170,10 +172,7 @@ def find_layout(src: Path, images: str, labels: str) -> Layout:
     index = src / INDEX
     told = {}
     if index.is_file():
-        try:
-            told = json.loads(index.read_bytes())
-        except ValueError as error:
-            raise InputError(index, "file", f"no JSON ({error})", "a JSON object") from error
+        told = read_json(index, "a JSON object")
         if not isinstance(told, dict):
             raise InputError(index, "file", type(told).__name__, "a JSON object")
     if "channel_names" in told:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from custom.errors import InputError
-from custom.images.decoding import as_label, decoding
+from custom.images.arrays import read_npz_arrays
+from custom.images.decoding import as_label, check_size
 from custom.modalities import canonical_modality
 from data_prep.readers.base import Case, Reader, Source, safe_name
 
@@ -60,6 +61,7 @@ class NpzReader(Reader):
             raise InputError(path, "imgs", f"shape {image.shape}", "2D: HxW or HxWx3; 3D: DxHxW")
         if dimension == 2:
             image, label = image[None], label[None]  # HxW[x3] -> 1xHxW[x3]
+        check_size(image.shape[:3], path)
         return Case(
             name=source.name,
             modality=modality,
@@ -77,11 +79,11 @@ class NpzReader(Reader):
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
-    with decoding(path, ".npz file"), np.load(path, allow_pickle=False) as file:
-        for key in ("imgs", "gts"):
-            if key not in file:
-                raise InputError(path, key, f"only {', '.join(file.files) or 'nothing'}", "arrays imgs and gts")
-        return {key: file[key] for key in ("imgs", "gts", "spacing") if key in file}
+    arrays = read_npz_arrays(path, ("imgs", "gts", "spacing"))
+    for key in ("imgs", "gts"):
+        if key not in arrays:
+            raise InputError(path, key, f"only {', '.join(arrays) or 'nothing'}", "arrays imgs and gts")
+    return arrays
 
 
 def _spacing(spacing: Any, path: str) -> tuple[float, float, float] | None:

@@ -6,7 +6,8 @@ does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,28 @@ from custom.data.prepared import load_dataset
 from custom.handlers import ModalityMetric
 from custom.inference.backend import Backend
 from custom.inference.models import openvino_model, torch_model
+from custom.inference.openvino_backend import OpenVINOBackend
 from custom.memory import keep_freed_memory
 from custom.transforms import CropBoxesd, LoadSliced, PickMasksd, RandBoxd, RestoreMasksd, ToFramed
 from tests.benchmarks.tables import names, write_tables
 
 REFERENCE = "PyTorch"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Mean DSC over modalities in percent, its difference from PyTorch's, and the largest difference of a logit."""
+
+    network: str
+    dsc: float
+    difference: float
+    worst: float
+
+
+class OnnxBackend(OpenVINOBackend):
+    """The ONNX graphs of an exported folder, read by OpenVINO."""
+
+    ending = ".onnx"
 
 
 def accuracy(
@@ -43,12 +61,29 @@ def accuracy(
     Args:
         dataset_dir: prepared set; its validation part is used.
         checkpoint: weights for PyTorch, those the networks were exported from.
-        models: exported folders, separated by commas.
+        models: exported folders, separated by commas; of those with ONNX files, these take part too.
         out: folder for the tables.
         val_slices: at most so many slices of a volume.
         val_masks: at most so many masks of a slice.
         every: take every n-th case only.
     """
+    limits = {"val_slices": val_slices, "val_masks": val_masks, "every": every}
+    title, found = measure(dataset_dir, checkpoint=checkpoint, models=list(map(Path, names(models))), **limits)
+    rows = [[line.network, f"{line.dsc:.3f}", f"{line.difference:+.3f}", f"{line.worst:.2g}"] for line in found]
+    header = ["network", "DSC, mean over modalities, %", "difference, points", "largest difference of a logit"]
+    print(write_tables(Path(out), "accuracy", {title: (header, rows)}))
+
+
+def measure(
+    dataset_dir: str,
+    *,
+    checkpoint: str,
+    models: Sequence[Path],
+    val_slices: int = 3,
+    val_masks: int = 4,
+    every: int = 1,
+) -> tuple[str, list[Accuracy]]:
+    """Return what was measured on, and the accuracy of PyTorch and of each exported network; see ``accuracy``."""
     keep_freed_memory()
     backends = {REFERENCE: torch_model(checkpoint, clip="none").start()}
     transform = Compose(
@@ -62,9 +97,11 @@ def accuracy(
     )
     cases = load_dataset(dataset_dir).validation[::every]
     slices = SliceDataset(cases, transform, max_slices=val_slices, max_masks=val_masks)
-    for folder in names(models):
-        model = openvino_model(folder)
+    for folder in models:
+        model = openvino_model(str(folder))
         backends[f"OpenVINO {model.told['precision']}"] = model.start()
+        if (folder / "encoder.onnx").is_file():
+            backends["ONNX f32"] = OnnxBackend(folder, "f32")
     metrics = {name: ModalityMetric(metric_fn="dsc") for name in backends}
     worst = dict.fromkeys(backends, 0.0)
     for item in tqdm(slices):
@@ -73,13 +110,10 @@ def accuracy(
             result = RestoreMasksd("pred")(item | {"pred": value})["result"]
             metrics[name].update([result])
             worst[name] = max(worst[name], float((value - logits[REFERENCE]).abs().max()))
-    rows = []
-    for name, metric in metrics.items():
-        difference = metric.compute() - metrics[REFERENCE].compute()
-        rows.append([name, f"{metric.compute():.3f}", f"{difference:+.3f}", f"{worst[name]:.2g}"])
-    header = ["network", "DSC, mean over modalities, %", "difference, points", "largest difference of a logit"]
     title = f"{len(cases)} cases of {dataset_dir}, {len(slices)} slices"
-    print(write_tables(Path(out), "accuracy", {title: (header, rows)}))
+    reference = metrics[REFERENCE].compute()
+    dsc = {name: metric.compute() for name, metric in metrics.items()}
+    return title, [Accuracy(name, value, value - reference, worst[name]) for name, value in dsc.items()]
 
 
 def _run(backend: Backend, item: Mapping[str, Any]) -> torch.Tensor:

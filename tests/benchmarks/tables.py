@@ -27,7 +27,7 @@ def write_tables(folder: Path, name: str, tables: Mapping[str, Table]) -> str:
         | 2D | 0.5 |
     """
     folder.mkdir(parents=True, exist_ok=True)
-    text = "\n\n".join(f"{title}\n\n{_markdown(header, rows)}" for title, (header, rows) in tables.items())
+    text = "\n\n".join(f"{title}\n\n{markdown(header, rows)}" for title, (header, rows) in tables.items())
     (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
         for title, (header, rows) in tables.items():
@@ -35,6 +35,6 @@ def write_tables(folder: Path, name: str, tables: Mapping[str, Table]) -> str:
     return text
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     ruler = ["---", *["--:"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, ruler, *rows))

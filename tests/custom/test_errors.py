@@ -56,3 +56,30 @@ def test_error_of_a_data_worker():
 def test_other_errors_keep_their_traceback():
     done = run("1 / 0\n")
     assert done.returncode == 1 and done.stderr.startswith("Traceback") and "ZeroDivisionError" in done.stderr
+
+
+def test_full_disk_is_told_behind_the_error_it_leads_to(tmp_path):
+    """A limit on the size of files stands for a full disk; torch then raises an error of its own."""
+    path = str(tmp_path / "a.pt")
+    done = run(
+        "import resource, torch\n"
+        "from pathlib import Path\n"
+        "from custom.files import write_whole\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        f"write_whole(Path({path!r}), lambda file: torch.save(torch.zeros(10000), file))\n"
+    )
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 27] File too large\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_folder_is_told():
+    wrapped = (
+        "try: open('/proc/none/a', 'w')\nexcept OSError as error: raise RuntimeError('while building') from error\n"
+    )
+    done = run(wrapped)
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 2] No such file or directory: '/proc/none/a'\n")
+
+
+def test_file_error_that_was_handled_hides_no_mistake():
+    done = run("try: open('/proc/none/a')\nexcept OSError: {}['key']\n")
+    assert done.returncode == 1 and done.stderr.rstrip().endswith("KeyError: 'key'")

@@ -210,7 +210,7 @@ experiments.main()
             time.sleep(0.05)
         (os.killpg if everyone else os.kill)(process.pid, number)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and errors == "stopped; the same command carries on from here\n"
+    assert process.returncode == 128 + number and errors == "stopped; the same command carries on from here\n"
     assert (tmp_path / "saved").exists()
     record = json.loads((tmp_path / "out" / "proposed" / "seed_0" / "run.json").read_text())
     assert not record["trained"] and record["seconds"] > 0

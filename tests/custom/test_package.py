@@ -56,3 +56,17 @@ def test_no_release_without_weights_or_version(bundle, tmp_path):
     with pytest.raises(InputError, match=r"version: found '\.\./0\.1'"):
         package.build(str(tmp_path / "out"), bundle=str(bundle))
     assert not (tmp_path / "out").exists()
+
+
+def test_file_that_vanishes_meanwhile_is_named(bundle, tmp_path, monkeypatch):
+    listed = package._files
+
+    def lose(folder):
+        files = list(listed(folder))
+        (folder / "configs" / "train.json").unlink()
+        return files
+
+    monkeypatch.setattr(package, "_files", lose)
+    with pytest.raises(InputError, match=r"configs/train\.json: file: found No such file"):
+        package.build(str(tmp_path / "out"), bundle=str(bundle))
+    assert list((tmp_path / "out").iterdir()) == []

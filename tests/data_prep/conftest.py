@@ -52,8 +52,9 @@ def call(monkeypatch, capsys):
         code = 0
         try:
             cli.main()
-        except SystemExit as stop:
-            code = stop.code
+        except SystemExit as stop:  # Python prints a text and exits with 1
+            code = 1 if isinstance(stop.code, str) else stop.code
+            sys.stderr.write(f"{stop.code}\n" if isinstance(stop.code, str) else "")
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 

@@ -139,6 +139,6 @@ def test_the_smaller_object_lies_on_top():
     wanted = np.zeros(126, int)
     for k in (1, 0, 2, 4):  # by size, and the later one of two equal ones on top
         wanted[masks[k]] = k + 1
-    label = paint([np.flatnonzero(mask) for mask in masks], shape)
+    label = paint([np.flatnonzero(mask) for mask in masks], shape, "x")
     np.testing.assert_array_equal(label, wanted.reshape(shape))
-    assert paint([], shape).shape == shape
+    assert paint([], shape, "x").shape == shape

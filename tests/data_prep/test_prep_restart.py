@@ -321,3 +321,50 @@ def test_killed_twenty_times_on_the_real_data(tmp_path):
     command = ["manifest", "--src", str(SHARED), "--workers", "2"]
     seconds = kill_and_repeat(command, tmp_path / "killed", wanted, kills=20, seed=0)
     print(f"killed after {', '.join(f'{s:.1f}' for s in seconds)} s; {len(wanted)} files, equal byte for byte")
+
+
+def test_on_the_disk_in_an_order_that_a_power_cut_may_end_anywhere(prepare, source, out, monkeypatch):
+    """The journal before an array is replaced, all arrays before the index that names them."""
+    prepare()
+    done, fsync, sync, replace = [], os.fsync, os.sync, os.replace
+
+    def note_fsync(number):
+        done.append(f"on disk: {Path(os.readlink(f'/proc/self/fd/{number}')).name}")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "sync", lambda: (done.append("on disk: everything"), sync()))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append(f"named: {paths[1].name}"), replace(*paths)))
+    os.utime(source / "2D_US_Set_3.npz", ns=(1, 1))
+    prepare()
+    image = done.index("named: 2D_US_Set_3.image.npy")
+    index = done.index("named: dataset.json")
+    assert done.index("on disk: journal.jsonl") < done.index("on disk: out") < image
+    assert image < done.index("named: 2D_US_Set_3.label.npy") < done.index("on disk: everything") < index
+    assert done[index - 1] == f"on disk: .dataset.json.{os.getpid()}.partial"
+    done.clear()
+    prepare()  # nothing has changed
+    assert "on disk: everything" not in done
+
+
+@ONLY_POSIX
+def test_sigterm_to_every_process_of_the_job(manifest, square, tmp_path):
+    """Workers leave it to the main process, which ends in one line; the same command carries on."""
+    root, add = manifest
+    for n in range(60):
+        add(f"{n}", RNG.integers(0, 256, square.shape, np.uint8), square)
+    pipeline.prepare(ManifestReader(root), tmp_path / "once", progress=False)
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "data_prep", "manifest", "--src", str(root), "--workers", "2", "--out", str(out)]
+    options = {"cwd": ROOT, "start_new_session": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **options) as process:
+        while process.poll() is None and lines_of(out) < 1:
+            time.sleep(0.002)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        told = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert told.strip() == "stopped; the same command carries on from here"
+    assert not [path for path in out.rglob(".*")] and not (out / "dataset.json").exists()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert contents(out) == contents(tmp_path / "once")

@@ -1,6 +1,8 @@
 """An exported network says what the network says."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -87,6 +89,27 @@ def test_description_tells_where_it_comes_from(exported):
 def test_compiled_graphs_are_kept_beside_the_export(exported):
     _, folder = exported
     assert {path.suffix for path in (folder / "compiled").iterdir()} == {".blob"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.999])
+def test_compiled_graphs_that_were_cut_off(exported, tmp_path, part):
+    """By a kill or a full disk while they were kept: the next start says the same."""
+    _, folder = exported
+    shutil.copytree(folder, tmp_path / "exported")
+    rng = np.random.default_rng(0)
+    given = {"boxes": rng.random((5, 4), np.float32) * 50 + [0, 0, 100, 100]}
+    given |= {"images": rng.random((2, 3, 256, 256), np.float32), "crops": rng.random((5, 3, 64, 64), np.float32)}
+    np.savez(tmp_path / "given.npz", **{name: value.astype(np.float32) for name, value in given.items()})
+    found = []
+    for name in ("before", "after"):
+        program = [sys.executable, "-c", DECODE, tmp_path / "exported", tmp_path / "given.npz", tmp_path / name]
+        subprocess.run(program, check=True)
+        found.append(dict(np.load(tmp_path / f"{name}.npz")))
+        for blob in (tmp_path / "exported" / "compiled").iterdir():
+            os.truncate(blob, int(part * blob.stat().st_size))
+    for name, value in found[0].items():
+        np.testing.assert_allclose(found[1][name], value, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -276,3 +276,22 @@ def test_report_of_one_metric(tmp_path):
         "per_modality": {"PET": {"n": 1, "dsc": 50.0, "dsc_std": 0.0}},
         "mean": {"dsc": 50.0, "dsc_std": 0.0},
     }
+
+
+def test_folder_that_cannot_be_written_is_told_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    seen = []
+    engine = Engine(lambda _, batch: seen.append(batch) or [batch])
+    ModalityMetric(metric_fn="dsc").attach(engine, "dice")
+    ModalityReport(output_dir=tmp_path / "file").attach(engine)
+    with pytest.raises(OSError, match="file"):
+        engine.run([item("a", "PET", [0.5])])
+    assert not seen
+
+
+def test_nothing_is_left_of_finding_out(tmp_path):
+    engine = Engine(lambda *_: engine.terminate())
+    ModalityMetric(metric_fn="dsc").attach(engine, "dice")
+    ModalityReport(output_dir=tmp_path / "out").attach(engine)
+    engine.run([item("a", "PET", [0.5])])
+    assert list((tmp_path / "out").glob("**/.*")) == []

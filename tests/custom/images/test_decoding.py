@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 
 from custom.errors import InputError
-from custom.images.decoding import MAX_PIXELS, as_label, check_size, decoding
+from custom.images.decoding import as_label, check_size, decoding
+from custom.limits import PIXELS
+
+MAX_PIXELS = PIXELS.default
 
 
 def test_label_values():

@@ -102,3 +102,24 @@ def test_booleans():
 
 def test_no_voxels():
     assert to_uint8(np.zeros((0, 4, 4)), "MR", SOFT, "x").shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.float16, np.float32])
+def test_whole_range_of_a_type(dtype):
+    """Its difference is more than the type itself can hold."""
+    limits = np.finfo(dtype) if np.dtype(dtype).kind == "f" else np.iinfo(dtype)
+    image = np.array([[[limits.min, limits.max]]], dtype)
+    assert to_uint8(image, "MR", SOFT, "x").tolist() == [[[0, 255]]]
+    image = np.repeat(image, 400, axis=2)
+    image[0, 0, 0] = 1
+    assert to_uint8(image, "MR", SOFT, "x")[0, 0, [0, 1, -1]].tolist() == [128, 0, 255]
+
+
+@pytest.mark.parametrize("unit", [np.float32(1e-44), 5e-324])
+def test_denormal_numbers(unit):
+    assert to_uint8(np.array([[[0, 1, 3]]]) * unit, "PET", SOFT, "x", suv_max=None)[0, 0, [0, 2]].tolist() == [0, 255]
+
+
+def test_more_than_single_precision_holds():
+    with pytest.raises(InputError, match="x: image: found NaN or infinite values; allowed: finite values, as float32"):
+        to_uint8(np.array([[[0, 1e300]]]), "MR", SOFT, "x")

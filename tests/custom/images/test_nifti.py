@@ -244,3 +244,14 @@ def test_label_holds_whole_ids(tmp_path):
 @pytest.mark.parametrize(("name", "expected"), [("a.nii", True), ("A.NII.GZ", True), ("a.png", False), ("nii", False)])
 def test_names(name, expected):
     assert is_nifti(name) is expected
+
+
+def test_array_is_no_view_of_the_file(tmp_path):
+    """Other programs overwrite and cut off files while a volume is worked on."""
+    stored = RNG.integers(1, 255, (6, 5, 4), np.uint8)
+    nib.save(nib.Nifti1Image(stored, np.diag([-1.0, -1, 1, 1])), tmp_path / "v.nii")
+    array, _ = read_nifti(tmp_path / "v.nii")
+    with (tmp_path / "v.nii").open("rb+") as file:
+        file.seek(-stored.size, 2)
+        file.write(bytes(stored.size))
+    np.testing.assert_array_equal(array, stored.transpose(2, 1, 0))

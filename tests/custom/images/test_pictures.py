@@ -216,5 +216,5 @@ def test_tiff_bomb(tmp_path, read):
     with tifffile.TiffFile(path, mode="r+b") as file:
         for name in ("ImageWidth", "ImageLength"):
             file.pages[0].tags[name].overwrite(60_000)
-    with pytest.raises(InputError, match=r"bomb\.tif: size: found 1 x 60000 x 60000; allowed: at most"):
+    with pytest.raises(InputError, match=r"bomb\.tif: size: found 1 x 60000 x 60000 .*; allowed: at most"):
         read(path)

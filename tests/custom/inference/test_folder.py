@@ -103,7 +103,7 @@ def test_bad_cases_do_not_stop_the_others(images, tmp_path, make_backend, make_m
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ({"boxes": [[5, 2, 5, 9]]}, "boxes[0]: found [5, 2, 5, 9]; allowed: x_min < x_max"),
+        ({"boxes": [[5, 2, 4, 9]]}, "boxes[0]: found [5, 2, 4, 9]; allowed: x_min <= x_max"),
         ({"boxes": []}, "boxes: found no box"),
         ({"boxes": BOX_3D}, "6 numbers a box for a picture"),
         ({"boxes": BOX, "modality": "SPECT"}, "modality: found 'SPECT'"),
@@ -214,3 +214,28 @@ def test_thousand_boxes(images, tmp_path, make_backend, make_model):
     report = segment_case(case, make_model(backend), Options(overlap="last"), tmp_path / "out")
     assert len(report["boxes"]) == 1000 and len(backend.encoded) == 1
     assert np.asarray(Image.open(tmp_path / "out" / "a_mask.png")).dtype == np.uint16
+
+
+def test_image_that_changes_while_it_is_segmented_is_done_again(images, tmp_path, make_backend, make_model):
+    case, backend, out = list_cases(images)[0][:1], make_backend(), tmp_path / "out"
+    decode = backend.decode
+
+    def replaced_meanwhile(*given):
+        os.utime(case[0].path, ns=(5, 5))
+        return decode(*given)
+
+    backend.decode = replaced_meanwhile
+    assert segment_cases(case, make_model(backend), Options(), out).written == ["png"]
+    summary = segment_cases(case, make_model(make_backend()), Options(), out)
+    assert summary.written == ["png"] and not summary.skipped
+    assert segment_cases(case, make_model(make_backend()), Options(), out).skipped == 1
+
+
+def test_series_that_vanishes_is_one_failed_case(images, tmp_path, make_backend, make_model, write_series):
+    folder = write_series(tmp_path / "ct" / "deep", np.zeros((3, 9, 9)))
+    gone = [Case(name="ct", path=str(tmp_path / "ct"), boxes=BOX_3D), *list_cases(images)[0][:1]]
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    summary = segment_cases(gone, make_model(make_backend()), Options(), tmp_path / "out")
+    assert summary.written == ["png"] and len(summary.failed) == 1

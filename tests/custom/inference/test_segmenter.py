@@ -45,8 +45,9 @@ def test_picture(make_backend, colour, at_once):
         min(at_once, 3 - n) for n in range(0, 3, at_once)
     ]
     assert {call.modality for call in backend.decoded} == {modality_index("US")} and result.modality == "US"
-    np.testing.assert_allclose(np.concatenate(native_boxes(backend)), boxes, atol=1e-4)
-    np.testing.assert_array_equal(backend.decoded[0].crops[0], crop_box(np.stack([image] * 3), boxes[0], 64))
+    largest = boxes[[1, 0, 2]]
+    np.testing.assert_allclose(np.concatenate(native_boxes(backend)), largest, atol=1e-4)
+    np.testing.assert_array_equal(backend.decoded[0].crops[0], crop_box(np.stack([image] * 3), largest[0], 64))
     assert result.probabilities.argmax(axis=1).tolist() == [MODALITIES.index("US")] * 3
     np.testing.assert_allclose(result.probabilities.sum(axis=1), 1, rtol=1e-5)
     assert result.masks is None and set(result.seconds) == {"encode", "decode", "resize"}
@@ -242,3 +243,47 @@ def test_constant_image(make_backend):
 def test_unknown_overlap(make_backend):
     with pytest.raises(InputError, match="overlap: found 'first'; allowed: logit, smaller, last"):
         BoxSegmenter(make_backend(), overlap="first")
+
+
+@pytest.mark.parametrize("spoilt", ["mask_logits", "iou"])
+def test_network_that_gives_no_numbers(make_backend, spoilt):
+    backend = make_backend()
+    decode = backend.decode
+    backend.decode = lambda *given: (d := decode(*given))._replace(**{spoilt: getattr(d, spoilt) * np.nan})
+    with pytest.raises(InputError, match="network: mask logits or IoU: found NaN or infinite values"):
+        BoxSegmenter(backend).segment_picture(picture(), np.array([[8, 6, 32, 22]]), "US")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_boxes_in_any_order(make_backend, deep):
+    """More than tell the modality, the smaller ones speaking for another, and more than are decoded together."""
+    rng = np.random.default_rng(0)
+    objects = rng.integers([0, 0], [60, 20], (12, 2))
+    boxes = np.concatenate([objects, objects + rng.integers(5, 40, (12, 2))], axis=1).astype(float)
+    backend = make_backend(reach=6)
+    decode = backend.decode
+
+    def told(embedding, framed, modality, *prompts):
+        decoded = decode(embedding, framed, modality, *prompts)
+        decoded.modality_logits[:] = 0
+        decoded.modality_logits[np.arange(len(framed)), np.where(np.ptp(framed, axis=1) > 80, 2, 5)] = 8
+        return decoded._replace(mask_logits=decoded.mask_logits + (1 + modality) * 1e-2)
+
+    backend.decode = told
+    image = picture((10, 8, 30, 20), (50, 20, 90, 40))
+    segmenter = BoxSegmenter(backend, boxes_at_once=5, keep_masks=True)
+    if deep:
+        boxes = np.insert(boxes, [2, 4], [[0, 2]] * 12, axis=1)
+        image, segment = np.stack([image] * 3), segmenter.segment_volume
+    else:
+        segment = segmenter.segment_picture
+    alone = {segment(box[None]).modality for box in boxes}
+    first = segment(boxes)
+    assert alone == {MODALITIES[2], MODALITIES[5]}
+    for _ in range(3):
+        order = rng.permutation(12)
+        other = segment(boxes[order])
+        assert other.modality == first.modality == MODALITIES[2]
+        np.testing.assert_array_equal(np.stack(list(other.masks)), np.stack(list(first.masks))[order])
+        np.testing.assert_array_equal(other.iou, first.iou[order])
+        np.testing.assert_array_equal(other.probabilities, first.probabilities[order])

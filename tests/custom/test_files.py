@@ -1,0 +1,81 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from custom import files
+from custom.files import remove_left_over, write_whole
+
+ROOT = Path(__file__).parents[2]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def start(folder, body):
+    """Write a file in another process, which does what ``body`` says while it has the file open."""
+    code = f"""
+import os, signal, sys, time
+from pathlib import Path
+from custom.files import write_whole
+def write(file):
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    {body}
+write_whole(Path({str(folder)!r}) / "a.txt", write)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    assert process.stdout.readline() == b"writing\n"
+    return process
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_content_reaches_the_disk_before_its_name(tmp_path, monkeypatch, durable):
+    done, sync, replace = [], os.fsync, os.replace
+
+    def note_sync(number):
+        done.append(Path(os.readlink(f"/proc/self/fd/{number}")))
+        sync(number)
+
+    monkeypatch.setattr(files.os, "fsync", note_sync)
+    monkeypatch.setattr(files.os, "replace", lambda *paths: (done.append("named"), replace(*paths)))
+    path = tmp_path / "a.txt"
+    size = write_whole(path, lambda file: file.write(b"new"), before=lambda: done.append("before"), durable=durable)
+    partial = tmp_path / f".a.txt.{os.getpid()}.partial"
+    assert done == ([partial, "before", "named", tmp_path] if durable else ["before", "named"])
+    assert size == 3 and path.read_bytes() == b"new" and names(tmp_path) == ["a.txt"]
+
+
+def test_an_error_leaves_the_old_file_alone(tmp_path):
+    write_whole(tmp_path / "a.txt", lambda file: file.write(b"old"))
+    with pytest.raises(OSError, match="No space"):
+        write_whole(tmp_path / "a.txt", lambda file: (file.write(b"new"), file.flush(), full()))
+    assert (tmp_path / "a.txt").read_bytes() == b"old" and names(tmp_path) == ["a.txt"]
+
+
+def full():
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_what_a_kill_has_left_goes_with_the_next_first_write(tmp_path):
+    process = start(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
+    assert process.wait() == -signal.SIGKILL
+    assert names(tmp_path) == [f".a.txt.{process.pid}.partial"]
+    write_whole(tmp_path / "other.txt", lambda file: file.write(b"x"))
+    assert names(tmp_path) == ["other.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks")
+def test_what_another_process_is_writing_stays(tmp_path):
+    process = start(tmp_path, "sys.stdin.read()")
+    (tmp_path / ".b.txt.7.partial").touch()
+    remove_left_over(tmp_path)
+    assert names(tmp_path) == [f".a.txt.{process.pid}.partial"]
+    process.communicate(timeout=60)
+    assert process.returncode == 0 and names(tmp_path) == ["a.txt"]

@@ -1,0 +1,166 @@
+"""Thousands of requests in one process: does it keep memory, open files or threads?"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+
+from custom.errors import InputError
+from custom.inference.cases import Case
+from custom.inference.folder import Options, segment_case
+from custom.inference.models import Model, torch_model
+from custom.label_app.conf import Conf
+from custom.label_app.predictor import Predictor
+from tests.reliability.inputs import middle_box, scene, write_volume
+from tests.reliability.report import PartReport
+from tests.reliability.stand_in import stand_in_model
+
+#: KB of memory a request may leave behind, by the line through all of them.
+SLOPE_LIMIT = 1.0
+_SIZES = ((48, 64), (200, 320), (512, 512), (33, 700), (1024, 768))
+_VOLUMES = ((4, 40, 60), (9, 64, 64))
+_BAD = 7  # every so many requests a bad one
+_DEEP = 10  # every so many requests a volume
+_WARM_UP = 0.2  # part of the requests that is not counted: caches and pools fill
+_PAGE = os.sysconf("SC_PAGE_SIZE") / 1024
+
+Answer = Callable[[Path, list, int], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a process kept: KB a request by linear regression, its open files and threads before and after."""
+
+    requests: int
+    refused: int
+    slope: float
+    megabytes: float
+    files: tuple[int, int]
+    threads: tuple[int, int]
+    seconds: float
+
+    def problems(self) -> Iterator[str]:
+        """Yield a line for each thing that grew."""
+        if self.slope > SLOPE_LIMIT:
+            yield f"{self.slope:.2f} KB a request"
+        for name, (before, after) in (("open files", self.files), ("threads", self.threads)):
+            if after > before:
+                yield f"{after} {name} instead of {before}"
+
+
+def write_requests(folder: Path) -> tuple[list[tuple[Path, list, int]], list[tuple[Path, list, int]]]:
+    """Write pictures, volumes and files that cannot be read; return good and bad requests (file, boxes, dimension)."""
+    folder.mkdir(parents=True)
+    good, bad = [], []
+    for n, shape in enumerate(_SIZES):
+        path = folder / f"{n}.png"
+        Image.fromarray(scene(shape, n)).save(path)
+        good.append((path, [middle_box(shape), [0, 0, shape[1] - 1, shape[0] - 1], [3, 3, 3, 3]], 2))
+    for n, shape in enumerate(_VOLUMES):
+        path = write_volume(folder / f"{n}.nii.gz", scene(shape, n))
+        good.append((path, [middle_box(shape)], 3))
+    picture = good[0][0]
+    (folder / "cut.png").write_bytes(picture.read_bytes()[:200])
+    (folder / "text.nii.gz").write_bytes(b"no volume")
+    box = [[1, 1, 9, 9]]
+    bad += [(folder / "cut.png", box, 2), (folder / "text.nii.gz", box, 3), (folder / "none.png", box, 2)]
+    bad += [(picture, [[9, 9, 1, 1]], 2), (picture, [[0, 0, 9999, 9]], 2), (picture, [], 2), (picture, [["a"]], 2)]
+    return good, bad
+
+
+def soak(answer: Answer, requests: int, folder: Path, *, bad_errors: tuple[type[Exception], ...]) -> Kept:
+    """Ask ``answer`` so many times, in a mixture of images and with bad requests between, and watch the process."""
+    good, bad = write_requests(folder)
+    pictures = [request for request in good if request[2] == 2]
+    volumes = [request for request in good if request[2] == 3]
+    start, refused, memory = time.perf_counter(), 0, []
+    warm, before = int(requests * _WARM_UP), (0, 0)
+    for n in range(requests):
+        if n == warm:
+            gc.collect()
+            before = _handles()
+        kind = bad if n % _BAD == _BAD - 1 else volumes if n % _DEEP == 0 else pictures
+        try:
+            answer(*kind[n // 3 % len(kind)])
+        except bad_errors:
+            refused += 1
+        if n >= warm:
+            memory.append((n, _resident()))
+    gc.collect()
+    after = _handles()
+    numbers, sizes = np.array(memory).T
+    return Kept(
+        requests=requests,
+        refused=refused,
+        slope=float(np.polyfit(numbers, sizes, 1)[0]),
+        megabytes=float(sizes[-1] / 1024),
+        files=(before[0], after[0]),
+        threads=(before[1], after[1]),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _resident() -> float:
+    """Return the resident memory of this process in KB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+
+
+def _handles() -> tuple[int, int]:
+    return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+
+def as_command_line(model: Model, out: Path, path: Path, boxes: list, _: int) -> object:
+    """Answer as ``custom.segment`` does: from file to files."""
+    return segment_case(Case(name="a", path=str(path), boxes=boxes, modality="US"), model, Options(), out)
+
+
+def as_server(predictor: Predictor, path: Path, boxes: list, dimension: int) -> object:
+    """Answer as the app for MONAI Label does: with what it keeps between requests."""
+    return predictor.predict(path, {"boxes": boxes, "modality": "US"}, dimension=dimension)
+
+
+def ways(model: Model, out: Path, *, embeddings: int = 8) -> dict[str, Answer]:
+    """Return the ways a request is answered; the server's caches are small, so that they fill in the warm-up."""
+    weights = SimpleNamespace(current=lambda: model)
+    predictor = Predictor(weights, Conf(embeddings=embeddings, image_mb=1))
+    return {"command line": partial(as_command_line, model, out), "server": partial(as_server, predictor)}
+
+
+def run_part(out: Path, *, scale: float) -> PartReport:
+    """5,000 requests by each way with a stand-in for the network, whose cost is of no interest, 100 with LiteMedSAM.
+
+    The numbers are multiplied by the scale.
+    """
+    shutil.rmtree(out, ignore_errors=True)  # of an earlier run
+    start, rows, failures = time.perf_counter(), [], []
+    networks = {"stand-in": (stand_in_model(), 5000), "LiteMedSAM": (torch_model("lite_medsam", clip="none"), 100)}
+    for network, (model, requests) in networks.items():
+        for way, answer in ways(model, out / "results").items():
+            count, folder = max(20, round(requests * scale)), out / f"{network} {way}"
+            kept = soak(answer, count, folder, bad_errors=(InputError, FileNotFoundError))
+            rows.append(
+                {
+                    "network": network,
+                    "way": way,
+                    "requests": count,
+                    "refused": kept.refused,
+                    "KB a request": kept.slope,
+                    "MB at the end": kept.megabytes,
+                    "open files before, after": "{}, {}".format(*kept.files),
+                    "threads before, after": "{}, {}".format(*kept.threads),
+                    "seconds": kept.seconds,
+                }
+            )
+            failures += [f"{network}, {way}: {line}" for line in kept.problems()]
+    return PartReport("soak", rows, failures, time.perf_counter() - start)

@@ -1,0 +1,34 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from custom.errors import InputError
+from tests.reliability.soak import SLOPE_LIMIT, soak, ways
+from tests.reliability.stand_in import stand_in_model
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells what a process holds")
+ERRORS = (InputError, FileNotFoundError)
+
+
+@pytest.mark.parametrize("way", ["command line", "server"])
+def test_nothing_is_kept(tmp_path, way):
+    answer = ways(stand_in_model(), tmp_path / "results")[way]
+    kept = soak(answer, 150, tmp_path / "requests", bad_errors=ERRORS)
+    assert kept.refused == 150 // 7
+    assert kept.files[1] <= kept.files[0] and kept.threads[1] <= kept.threads[0]
+    assert kept.slope < 30  # so few requests say little; the long part allows 1
+
+
+def test_what_is_kept_is_found(tmp_path):
+    kept_by_it, stop = [], threading.Event()
+
+    def answer(*_):
+        kept_by_it.append((bytearray(b"x" * 200_000), open(__file__)))
+        threading.Thread(target=stop.wait, daemon=True).start()
+
+    kept = soak(answer, 40, tmp_path / "requests", bad_errors=ERRORS)
+    stop.set()
+    assert kept.slope > 150 > SLOPE_LIMIT and len(list(kept.problems())) == 3
+    for _, file in kept_by_it:
+        file.close()
