@@ -18,8 +18,8 @@ class InputError(ValueError):
         allowed: what may stand there.
 
     Example:
-        >>> str(InputError("2D_US_7.npz", "boxes[0]", [9, 4, 3, 8], "x_min <= x_max"))
-        '2D_US_7.npz: boxes[0]: found [9, 4, 3, 8]; allowed: x_min <= x_max'
+        >>> str(InputError("2D_US_7.npz", "boxes[0]", [9, 4, 3, 8], "x_min < x_max"))
+        '2D_US_7.npz: boxes[0]: found [9, 4, 3, 8]; allowed: x_min < x_max'
     """
 
     def __init__(self, source: str | PathLike[str], field: str, found: object, allowed: str) -> None:

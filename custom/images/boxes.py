@@ -9,17 +9,17 @@ import numpy as np
 
 from custom.errors import InputError
 
-MAX_BOXES = np.iinfo(np.uint16).max
 
-
-def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str]) -> np.ndarray:
+def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str], *, slice_axis: int = 2) -> np.ndarray:
     """Check boxes against the image they are meant for.
 
     Args:
         boxes: N boxes (or one), each x_min y_min x_max y_max, for a volume x_min y_min z_min x_max y_max z_max; in
-            native pixels, both ends inside, so that a box may be a single pixel.
+            native pixels, both ends inside. A box is at least two pixels wide and high, where the image is; it may be
+            one slice deep.
         shape: (H, W) of the picture or (D, H, W) of the volume.
         source: file the boxes belong to, for the error.
+        slice_axis: the axis of a volume along which a box may be one voxel deep: 0, 1, 2 for x, y, z.
 
     Returns:
         Nx4 (Nx6) float64.
@@ -32,7 +32,7 @@ def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str]
     names = [f"{axis}_{end}" for end in ("min", "max") for axis in axes]
     try:
         array = np.atleast_2d(np.asarray(boxes, dtype=np.float64))
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError):
         raise InputError(source, "boxes", repr(boxes)[:80], f"lists of {len(names)} numbers") from None
     _check_layout(array, names, source)
     sizes = np.array(shape[::-1])  # (x, y[, z])
@@ -42,8 +42,10 @@ def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str]
         if not np.isfinite(box).all():
             raise InputError(source, f"boxes[{i}]", found, "finite numbers")
         for n, axis in enumerate(axes):
-            if high[n] < low[n]:
-                raise InputError(source, f"boxes[{i}]", found, f"{axis}_min <= {axis}_max")
+            thin = n == slice_axis or sizes[n] == 1
+            if high[n] < low[n] or (high[n] == low[n] and not thin):
+                relation = "<=" if thin else "<"
+                raise InputError(source, f"boxes[{i}]", found, f"{axis}_min {relation} {axis}_max")
         if (low < 0).any() or (high > sizes - 1).any():
             limits = ", ".join(f"{axis} 0 to {size - 1}" for axis, size in zip(axes, sizes, strict=True))
             raise InputError(source, f"boxes[{i}]", found, f"inside the image: {limits}")
@@ -64,8 +66,6 @@ def _check_layout(array: np.ndarray, names: Sequence[str], source: str | PathLik
         raise InputError(source, "boxes", "no box", allowed)
     if array.ndim != 2 or array.shape[1] not in (4, 6):
         raise InputError(source, "boxes", f"shape {array.shape}", allowed)
-    if len(array) > MAX_BOXES:
-        raise InputError(source, "boxes", f"{len(array)} boxes", f"at most {MAX_BOXES}, the ids of a label map")
     if array.shape[1] != len(names):
         kind = "a picture" if len(names) == 4 else "a volume"
         raise InputError(source, "boxes", f"{array.shape[1]} numbers a box for {kind}", allowed)

@@ -70,7 +70,7 @@ class InputImage:
         return tuple(round(float(step), 6) for axis, step in enumerate(steps) if axis != self._source_axis)
 
     def checked_boxes(self, boxes: object) -> np.ndarray:
-        """Check boxes in the pixels of the source: Nx4, or Nx6 for a volume.
+        """Check boxes in the pixels of the source: Nx4, or Nx6 for a volume, where they may be one slice deep.
 
         A picture cut out of space (a NIfTI or DICOM image of one slice) also takes 6 numbers, 0 along the third axis.
 
@@ -79,7 +79,7 @@ class InputImage:
         """
         if self._source_axis is not None:
             boxes = _without_axis(boxes, self._source_axis)
-        return check_boxes(boxes, self.size[::-1], self.path)
+        return check_boxes(boxes, self.size[::-1], self.path, slice_axis=self._slice_axis)
 
     def boxes_to_array(self, boxes: np.ndarray) -> np.ndarray:
         """Turn checked boxes to the pixels of ``array``."""

@@ -139,7 +139,7 @@ def test_processes_take_shares(run, tmp_path, fake, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"--boxes": "[[8,2,1,9]]"}, "grey.png: boxes[0]: found [8, 2, 1, 9]; allowed: x_min <= x_max"),
+        ({"--boxes": "[[8,2,1,9]]"}, "grey.png: boxes[0]: found [8, 2, 1, 9]; allowed: x_min < x_max"),
         ({"--boxes": "[0,0,30,9]"}, "boxes[0]: found [0, 0, 30, 9]; allowed: inside the image: x 0 to 29, y 0 to 19"),
         ({"--boxes": "[1,2,3]"}, "boxes: found shape (1, 3)"),
         ({"--boxes": "[1,2,0,8,9,0]"}, "boxes: found 6 numbers a box for a picture"),

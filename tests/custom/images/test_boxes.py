@@ -17,9 +17,8 @@ PICTURE, VOLUME = (20, 30), (4, 20, 30)
         ([[0, 0, 29, 19], (1.5, 2, 8, 9)], PICTURE, [[0, 0, 29, 19], [1.5, 2, 8, 9]]),
         (np.array([[1, 2, 8, 9]], np.uint16), PICTURE, [[1, 2, 8, 9]]),
         ([1, 2, 3, 8, 9, 3], VOLUME, [[1, 2, 3, 8, 9, 3]]),  # one slice deep
-        ([3, 4, 3, 4], PICTURE, [[3, 4, 3, 4]]),  # both ends inside: one pixel
-        ([0, 19, 29, 19], PICTURE, [[0, 19, 29, 19]]),
-        ([2, 0, 0, 2, 9, 3], VOLUME, [[2, 0, 0, 2, 9, 3]]),
+        ([0, 0, 0, 0], (1, 1), [[0, 0, 0, 0]]),  # all there is
+        ([0, 2, 0, 9], (20, 1), [[0, 2, 0, 9]]),
     ],
 )
 def test_good_boxes(boxes, shape, expected):
@@ -31,8 +30,8 @@ def test_good_boxes(boxes, shape, expected):
 @pytest.mark.parametrize(
     ("boxes", "shape", "field", "found", "allowed"),
     [
-        ([[0, 0, 5, 5], [8, 2, 7, 9]], PICTURE, "boxes[1]", "[8, 2, 7, 9]", "x_min <= x_max"),
-        ([8, 9, 9, 2], PICTURE, "boxes[0]", "[8, 9, 9, 2]", "y_min <= y_max"),
+        ([[0, 0, 5, 5], [8, 2, 8, 9]], PICTURE, "boxes[1]", "[8, 2, 8, 9]", "x_min < x_max"),
+        ([8, 9, 9, 2], PICTURE, "boxes[0]", "[8, 9, 9, 2]", "y_min < y_max"),
         ([0, 0, 30, 9], PICTURE, "boxes[0]", "[0, 0, 30, 9]", "inside the image: x 0 to 29, y 0 to 19"),
         ([0, 0, 9, 19.5], PICTURE, "boxes[0]", "[0, 0, 9, 19.5]", "inside the image"),
         ([-1, 0, 9, 9], PICTURE, "boxes[0]", "[-1, 0, 9, 9]", "inside the image"),
@@ -43,6 +42,7 @@ def test_good_boxes(boxes, shape, expected):
         ([0, 0, 9, 9], VOLUME, "boxes", "4 numbers a box for a volume", "(N, 6): x_min y_min z_min x_max y_max z_max"),
         ([], PICTURE, "boxes", "no box", "(N, 4)"),
         (np.zeros((0, 4)), PICTURE, "boxes", "no box", "(N, 4)"),
+        ([3, 3, 3, 3], PICTURE, "boxes[0]", "[3, 3, 3, 3]", "x_min < x_max"),  # one pixel is no box
         (np.zeros((1, 1, 4)), PICTURE, "boxes", "shape (1, 1, 4)", "(N, 4)"),
         (None, PICTURE, "boxes", "shape (1, 1)", "(N, 4)"),
         ("here", PICTURE, "boxes", "'here'", "lists of 4 numbers"),
@@ -58,6 +58,24 @@ def test_bad_boxes(boxes, shape, field, found, allowed):
     message = str(error.value)
     assert message.startswith(f"a.npz: {field}: found {found}") and "\n" not in message
     assert allowed in message.partition("; allowed: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("box", "slice_axis", "allowed"),
+    [
+        ([2, 0, 0, 2, 9, 3], 0, None),
+        ([0, 2, 0, 9, 2, 3], 1, None),
+        ([0, 0, 2, 9, 9, 2], 0, "z_min < z_max"),
+        ([3, 0, 0, 2, 9, 3], 0, "x_min <= x_max"),
+        ([0, 2, 0, 9, 2, 3], 0, "y_min < y_max"),
+    ],
+)
+def test_slices_along_another_axis(box, slice_axis, allowed):
+    if allowed is None:
+        assert check_boxes(box, VOLUME, "a.nii", slice_axis=slice_axis).tolist() == [box]
+        return
+    with pytest.raises(InputError, match=allowed):
+        check_boxes(box, VOLUME, "a.nii", slice_axis=slice_axis)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, bool, np.float32])

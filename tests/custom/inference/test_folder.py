@@ -103,7 +103,7 @@ def test_bad_cases_do_not_stop_the_others(images, tmp_path, make_backend, make_m
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ({"boxes": [[5, 2, 4, 9]]}, "boxes[0]: found [5, 2, 4, 9]; allowed: x_min <= x_max"),
+        ({"boxes": [[5, 2, 5, 9]]}, "boxes[0]: found [5, 2, 5, 9]; allowed: x_min < x_max"),
         ({"boxes": []}, "boxes: found no box"),
         ({"boxes": BOX_3D}, "6 numbers a box for a picture"),
         ({"boxes": BOX, "modality": "SPECT"}, "modality: found 'SPECT'"),

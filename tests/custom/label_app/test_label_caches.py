@@ -127,7 +127,7 @@ def test_answer(predictor, volumes):
         ({"box": [1, 1, 8, 8], "slice": 5, "modality": "Sonar"}, "modality: found 'Sonar'"),
         ({"box": [1, 1, 8, 8], "slice": 5, "modality": 3}, "modality: found 3"),
         ({"box": [1, 1, 8, 18], "slice": 5}, "inside the image"),
-        ({"box": [8, 1, 1, 8], "slice": 5}, "x_min <= x_max"),
+        ({"box": [8, 1, 1, 8], "slice": 5}, "x_min < x_max"),
     ],
 )
 def test_bad_requests(predictor, volumes, request_, told):

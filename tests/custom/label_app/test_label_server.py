@@ -257,7 +257,7 @@ BAD = {
     "two numbers": ("case0", GOOD | {"box": [1, 2]}, "box"),
     "text": ("case0", GOOD | {"box": "all"}, "box"),
     "outside": ("case0", GOOD | {"box": [11, 9, 99, 25]}, "inside the image"),
-    "empty": ("case0", GOOD | {"box": [20, 9, 19, 25]}, "x_min <= x_max"),
+    "empty": ("case0", GOOD | {"box": [20, 9, 20, 25]}, "x_min < x_max"),
     "no box": ("case0", {"modality": "MR"}, "roi"),
     "no slice": ("case0", {"box": [x0, y0, x1, y1]}, "slice"),
     "one click": ("case0", {"foreground": [[5, 5, 5]]}, "two clicks"),
