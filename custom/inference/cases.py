@@ -131,7 +131,12 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _short(name: str) -> str:
-    """Cut a name that would be too long for a file once endings are added, and make it unique by a digest."""
+    """Cut a name that would be too long for a file once endings are added, and make it unique by a digest.
+
+    What is no name of a file (``/``, ``..``) becomes "case".
+    """
+    if not name.strip("."):
+        return "case"
     encoded = name.encode("utf-8", "surrogatepass")
     if len(encoded) <= _LONGEST_NAME:
         return name

@@ -56,3 +56,8 @@ def test_error_of_a_data_worker():
 def test_other_errors_keep_their_traceback():
     done = run("1 / 0\n")
     assert done.returncode == 1 and done.stderr.startswith("Traceback") and "ZeroDivisionError" in done.stderr
+
+
+def test_what_was_found_is_cut():
+    text = str(InputError("a.json", "labels", {"x": "y" * 10**6}, "less"))
+    assert len(text) < 2200 and text.startswith("a.json: labels: found {'x': 'yyy") and text.endswith("; allowed: less")

@@ -39,20 +39,18 @@ VOLUME_LABEL[:, 2:7, 2:8] = 1
 AFFINE = np.diag((-0.8, -0.9, 2.5, 1.0))
 
 
-def _all(*reads: Read) -> Read:
-    """Let several readers read the same file; it counts as refused if one refuses it."""
-    return partial(_read_all, reads)
+def _all(read: Read, *others: Read) -> Read:
+    """Let several readers read the same file; what the first one says of it counts."""
+    return partial(_read_all, read, others)
 
 
-def _read_all(reads: Iterable[Read], path: Path) -> None:
-    refused = None
-    for read in reads:
+def _read_all(read: Read, others: Iterable[Read], path: Path) -> None:
+    for other in others:
         try:
-            read(path)
-        except InputError as error:
-            refused = error
-    if refused is not None:
-        raise refused
+            other(path)
+        except InputError:
+            continue
+    read(path)
 
 
 # --- pictures ---
@@ -147,7 +145,8 @@ def _dicoms(folder: Path) -> list[bytes]:
     datasets[1].compress(RLELossless)
     for tags, content in ((grey, GREY), (colour, COLOUR), (grey | {"NumberOfFrames": 4}, np.stack([GREY] * 4))):
         dataset = dcmread(one)
-        dataset.update(_item(**shape, **tags, PixelData=content.tobytes(), Modality="US"))
+        dataset.update(_item(**shape, **tags, Modality="US"))
+        dataset["PixelData"].value = content.tobytes()
         datasets.append(dataset)
     for syntax, encode in (
         (JPEGBaseline8Bit, imagecodecs.jpeg_encode),

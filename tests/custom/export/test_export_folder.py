@@ -1,0 +1,46 @@
+import json
+
+import pytest
+
+from custom.errors import InputError
+from custom.export.folder import DESCRIPTION, FORMAT, VERSION, read_description
+
+GRAPH = {"inputs": {"image": [1, 3, 256, 256]}, "outputs": {"embedding": [1, 256, 64, 64]}}
+TOLD = {
+    "format": FORMAT,
+    "version": VERSION,
+    "checkpoint": "model.pt",
+    "digest": "0" * 16,
+    "precision": "f32",
+    "components": dict.fromkeys(("clip_text", "modality_embedding", "clip_image", "content_cnn"), True),
+    "modalities": ["CT", "MR"],
+    "crop_size": 64,
+    "clip_width": 512,
+    "graphs": {"encoder": GRAPH, "decoder": GRAPH},
+    "made_with": {"torch": "2"},
+}
+
+
+def test_description(tmp_path):
+    (tmp_path / DESCRIPTION).write_text(json.dumps(TOLD))
+    description = read_description(tmp_path)
+    assert description.modalities == ("CT", "MR") and description.uses_modality
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modalities": None}, "modalities: found None; allowed: list"),
+        ({"components": {}}, "components: found {}"),
+        ({"components": {"clip_text": 1}}, "components: found"),
+        ({"graphs": {"encoder": GRAPH}}, "graphs.decoder: found None"),
+        ({"graphs": {"encoder": GRAPH, "decoder": {"inputs": []}}}, "graphs.decoder: found"),
+        ({"precision": "f8"}, "precision: found 'f8'; allowed: f32, bf16, int8"),
+        ({"crop_size": "64"}, "crop_size: found '64'; allowed: int"),
+        ({"version": 0}, "format, version: found"),
+    ],
+)
+def test_malformed_description(tmp_path, changes, message):
+    (tmp_path / DESCRIPTION).write_text(json.dumps(TOLD | changes))
+    with pytest.raises(InputError, match=message):
+        read_description(tmp_path)
