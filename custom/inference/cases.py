@@ -63,7 +63,7 @@ def list_cases(source: str | Path, *, boxes: object = None, modality: object = N
         InputError: no such file, boxes for more than one image, an empty folder, or a malformed list.
     """
     path = Path(source)
-    if not path.exists():
+    if not os.path.exists(path):  # False, too, for what can be no path
         raise InputError(source, "image", "no such file", f"{KINDS}; a folder of images, or a JSON list")
     if path.suffix.lower() == ".json":
         found = [(place, entry.get("boxes"), entry.get("modality")) for place, entry in _read_list(path)]
