@@ -17,9 +17,9 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
@@ -58,6 +58,7 @@ class Target:
         read: reads the file; returns, or raises one of ``errors``.
         mutate: damages a valid content.
         errors: what ``read`` may raise.
+        limits: environment variables of ``custom.limits``; lower than usual, so that what passes them is small.
     """
 
     file: str
@@ -65,6 +66,7 @@ class Target:
     read: Callable[[Path], object]
     mutate: Mutate = mutate_bytes
     errors: tuple[type[Exception], ...] = (InputError,)
+    limits: Mapping[str, int] = field(default_factory=_LIMITS.copy)
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def _work(target: Target, folder: Path, numbers: range, seed: int, state: Any, f
     log = os.open(folder / _LOG, os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 2)
     os.dup2(log, 1)
-    os.environ |= {name: str(value) for name, value in _LIMITS.items()}
+    os.environ |= {name: str(value) for name, value in target.limits.items()}
     warnings.simplefilter("ignore")
     root = folder / "files"
     root.mkdir()
