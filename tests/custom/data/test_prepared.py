@@ -170,8 +170,12 @@ def test_arrays_outside_of_the_set(tmp_path):
             load_dataset(tmp_path / "d")
 
 
-def test_numbers_that_are_none(tmp_path):
-    write(tmp_path, [entry("a", dimension=float("inf"))])
+@pytest.mark.parametrize(
+    "changes",
+    [{"dimension": float("inf")}, {"slices": [[2**31, [1]]]}, {"slices": [[0, [10**400]]]}, {"slices": [[0, 1]]}],
+)
+def test_numbers_that_are_none(tmp_path, changes):
+    write(tmp_path, [entry("a", **changes)])
     with pytest.raises(InputError, match=r"training\[0\] \(a\): found a value that does not fit"):
         load_dataset(tmp_path)
 
