@@ -266,7 +266,8 @@ def test_boxes_in_any_order(make_backend, deep):
     def told(embedding, framed, modality, *prompts):
         decoded = decode(embedding, framed, modality, *prompts)
         decoded.modality_logits[:] = 0
-        decoded.modality_logits[np.arange(len(framed)), np.where(np.prod(framed[:, 2:] - framed[:, :2], axis=1) > 1500, 2, 5)] = 8
+        large = np.prod(framed[:, 2:] - framed[:, :2], axis=1) > 1500
+        decoded.modality_logits[np.arange(len(framed)), np.where(large, 2, 5)] = 8
         return decoded._replace(mask_logits=decoded.mask_logits + (1 + modality) * 1e-2)
 
     backend.decode = told
