@@ -157,7 +157,7 @@ def _record(entry: Any, root: Path, part: str, number: int, seen: set[str]) -> C
             channels=int(entry["channels"]),
             spacing=None if spacing is None else _triple(spacing, float),
             labels={int(i): str(text) for i, text in entry["labels"].items()},
-            slices=tuple((int(z), tuple(int(i) for i in ids)) for z, ids in entry["slices"]),
+            slices=tuple((_int32(z), tuple(_int32(i) for i in ids)) for z, ids in entry["slices"]),
             **{key: entry.get(key) for key in ("patient", "license", "source", "geometry")},
         )
     except KeyError as error:
@@ -177,6 +177,13 @@ def _record(entry: Any, root: Path, part: str, number: int, seen: set[str]) -> C
         if not os.path.isfile(file):
             raise InputError(path, f"{place}.{key}", f"no file {file}", "an array file that exists")
     return record
+
+
+def _int32(value: Any) -> int:
+    number = int(value)
+    if not -(2**31) <= number < 2**31:  # tables of masks hold so much
+        raise ValueError(f"{number} beyond 32 bits")
+    return number
 
 
 def _triple(values: Any, kind: type) -> tuple:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from custom.errors import InputError
 from custom.files import sync_folder
@@ -20,6 +21,9 @@ DESCRIPTION = "model.json"
 QUANTISED = "int8"  # the graphs themselves differ; the others are ways to run the same graphs
 PRECISIONS = ("f32", "bf16", QUANTISED)
 _ALLOWED_FOLDER = "a folder that `python -m custom.export` wrote"
+_GRAPHS, _COMPONENTS = ("encoder", "decoder"), ("clip_text", "modality_embedding", "clip_image", "content_cnn")
+_KINDS = {"checkpoint": str, "digest": str, "precision": str, "components": dict, "modalities": list, "made_with": dict}
+_KINDS |= {"crop_size": int, "clip_width": int, "graphs": dict}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,23 @@ def read_description(folder: str | PathLike[str]) -> Description:
     if missing:
         raise InputError(path, missing[0], "nothing", "a value")
     values = {name: content[name] for name in names}
+    _check_kinds(values, path)
     return Description(**values | {"modalities": tuple(values["modalities"])})
+
+
+def _check_kinds(values: Mapping[str, Any], path: Path) -> None:
+    """Check the values of ``model.json`` as far as they are asked for later."""
+    for name, kind in _KINDS.items():
+        if not isinstance(values[name], kind):
+            raise InputError(path, name, repr(values[name]), kind.__name__)
+    if values["precision"] not in PRECISIONS:
+        raise InputError(path, "precision", repr(values["precision"]), ", ".join(PRECISIONS))
+    if not all(isinstance(values["components"].get(name), bool) for name in _COMPONENTS):
+        raise InputError(path, "components", values["components"], f"true or false for {', '.join(_COMPONENTS)}")
+    for graph in _GRAPHS:
+        told = values["graphs"].get(graph)
+        if not (isinstance(told, dict) and all(isinstance(told.get(side), dict) for side in ("inputs", "outputs"))):
+            raise InputError(path, f"graphs.{graph}", told, "shapes of inputs and outputs by name")
 
 
 def write_folder(out: str | PathLike[str], description: Description, write: Callable[[Path], None]) -> None:

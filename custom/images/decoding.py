@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ def decoding(path: str | Path, kind: str) -> Iterator[None]:
     Corrupt bytes can make a decoder trip anywhere (EOFError, zlib.error, SyntaxError, struct.error ...), so every
     Exception counts as "the file cannot be read".
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # False, too, for what can be no path
         raise InputError(path, "file", "no such file", f"a readable {kind}")
     try:
         yield

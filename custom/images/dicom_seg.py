@@ -57,14 +57,17 @@ def read_seg(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, dict[in
     Raises:
         InputError: the file cannot be read, or it lies in another frame of reference or on another grid.
     """
-    path = str(path)
-    with decoding(path, "DICOM SEG"):
-        seg = read_dataset(path)
-        if seg.get("SegmentSequence") is None:
-            raise InputError(path, "SegmentSequence", "nothing", "a DICOM SEG")
-        planes = planes_of(seg, path)
-        names = {int(item.SegmentNumber): text_of(item, "SegmentLabel").strip() for item in seg.SegmentSequence}
-        names = {number: name or f"segment {number}" for number, name in names.items() if number > 0}
+    with decoding(path, "DICOM SEG"):  # pydicom finds malformed values when they are asked for
+        return _read(str(path), series)
+
+
+def _read(path: str, series: DicomSeries) -> tuple[np.ndarray, dict[int, str]]:
+    seg = read_dataset(path)
+    if seg.get("SegmentSequence") is None:
+        raise InputError(path, "SegmentSequence", "nothing", "a DICOM SEG")
+    planes = planes_of(seg, path)
+    names = {int(item.SegmentNumber): text_of(item, "SegmentLabel").strip() for item in seg.SegmentSequence}
+    names = {number: name or f"segment {number}" for number, name in names.items() if number > 0}
     frame_of_reference = text_of(seg, "FrameOfReferenceUID")
     if frame_of_reference and series.frame_of_reference and frame_of_reference != series.frame_of_reference:
         allowed = f"{series.frame_of_reference} of series {series.uid}"
@@ -156,11 +159,10 @@ def write_seg(path: str | Path, label: np.ndarray, names: Mapping[int, str], ser
 
 def _pixels(seg: Dataset, plane: Plane) -> np.ndarray:
     """Return a frame (rows, columns): segment numbers of a labelmap, else whether a pixel belongs."""
-    with decoding(plane.file, "DICOM SEG"):
-        frame = pixel_array(seg, index=plane.frame - 1)
-        if seg.get("SegmentationType") == "LABELMAP":
-            return frame
-        return frame >= (seg.MaximumFractionalValue / 2 if seg.get("SegmentationType") == "FRACTIONAL" else 1)
+    frame = pixel_array(seg, index=plane.frame - 1)
+    if seg.get("SegmentationType") == "LABELMAP":
+        return frame
+    return frame >= (seg.MaximumFractionalValue / 2 if seg.get("SegmentationType") == "FRACTIONAL" else 1)
 
 
 def _segment_number(seg: Dataset, plane: Plane, names: Mapping[int, str]) -> int:

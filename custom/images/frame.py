@@ -59,8 +59,11 @@ class Frame:
             place = np.clip((np.arange(count) + 0.5) * (last + 1) / count - 0.5, 0, last)
             low = place.astype(int)
             weight = (place - low).astype(np.float32)[:, None] if axis == 1 else (place - low).astype(np.float32)
-            before, after = sampled.take(low, axis), sampled.take(np.minimum(low + 1, last), axis)
-            sampled = before + (after - before) * weight
+            before, step = sampled.take(low, axis), sampled.take(np.minimum(low + 1, last), axis)
+            step -= before  # in place: in native size each of these may be large
+            step *= weight
+            step += before
+            sampled = step
         return sampled.astype(np.float32, copy=False)
 
 

@@ -17,6 +17,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 
 from custom.errors import InputError
 from custom.images.decoding import as_label, check_size, decoding
+from custom.images.tiff_layout import check_directories
 from custom.limits import PIXELS
 
 _TIFF_ENDINGS = (".tif", ".tiff")
@@ -130,10 +131,12 @@ def _tiff(path: str | Path) -> Iterator[tifffile.TiffFile]:
     logger, errors = logging.getLogger("tifffile"), _Errors()
     logger.addHandler(errors)
     try:
-        with decoding(path, "TIFF file"), tifffile.TiffFile(path, **_ONE_FILE) as file:
-            yield file
-            if errors.texts:
-                raise ValueError(errors.texts[0])
+        with decoding(path, "TIFF file"):
+            check_directories(path)
+            with tifffile.TiffFile(path, **_ONE_FILE) as file:
+                yield file
+                if errors.texts:
+                    raise ValueError(errors.texts[0])
     finally:
         logger.removeHandler(errors)
 

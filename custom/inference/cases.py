@@ -63,7 +63,7 @@ def list_cases(source: str | Path, *, boxes: object = None, modality: object = N
         InputError: no such file, boxes for more than one image, an empty folder, or a malformed list.
     """
     path = Path(source)
-    if not path.exists():
+    if not os.path.exists(path):  # False, too, for what can be no path
         raise InputError(source, "image", "no such file", f"{KINDS}; a folder of images, or a JSON list")
     if path.suffix.lower() == ".json":
         found = [(place, entry.get("boxes"), entry.get("modality")) for place, entry in _read_list(path)]
@@ -131,7 +131,12 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _short(name: str) -> str:
-    """Cut a name that would be too long for a file once endings are added, and make it unique by a digest."""
+    """Cut a name that would be too long for a file once endings are added, and make it unique by a digest.
+
+    What is no name of a file (``/``, ``..``) becomes "case".
+    """
+    if not name.strip("."):
+        return "case"
     encoded = name.encode("utf-8", "surrogatepass")
     if len(encoded) <= _LONGEST_NAME:
         return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -158,10 +159,9 @@ def stem(path: str | Path) -> str:
 
 def _read(path: str) -> InputImage:
     """Read the values as stored: a picture as 1xHxW[x3], a volume as DxHxW[x3]."""
-    place = Path(path)
-    if not place.exists():
+    if not os.path.exists(path):  # False, too, for what can be no path
         raise InputError(path, "image", "no such file", KINDS)
-    if place.is_dir():
+    if os.path.isdir(path):
         return _read_dicom(path)
     if is_nifti(path):
         array, geometry = read_nifti(path)

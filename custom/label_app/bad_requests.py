@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
+from monailabel.config import settings
 from monailabel.endpoints import datastore, infer
 
 from custom.errors import InputError
 from custom.json_files import parse_json
+from custom.label_app.request_guard import RequestGuard
 
 
 @contextmanager
@@ -35,6 +38,18 @@ def guard_endpoints() -> None:
     _replace(infer, "run_inference", _checked)
     for name in ("add_image", "save_label"):
         _replace(datastore, name, _told)
+
+
+def guard_server(upload_bytes: int) -> None:
+    """Put a ``RequestGuard`` in front of the server; a training, which is a process of its own, has none."""
+    server = sys.modules.get("monailabel.app")
+    if server is None:
+        return
+    options = {"upload_bytes": upload_bytes, "origins": [str(o).rstrip("/") for o in settings.MONAI_LABEL_CORS_ORIGINS]}
+    if server.app.middleware_stack is None:
+        server.app.add_middleware(RequestGuard, **options)
+    elif not isinstance(server.app.middleware_stack, RequestGuard):  # it is running already when the app is started
+        server.app.middleware_stack = RequestGuard(server.app.middleware_stack, **options)
 
 
 def _replace(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:

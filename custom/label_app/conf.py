@@ -26,6 +26,7 @@ class Conf:
         labels: names of objects offered in the client, comma-separated.
         embeddings: image embeddings kept between requests, 4 MB each.
         image_mb: megabytes of images kept between requests.
+        upload_mb: megabytes of the largest request.
 
     Raises:
         InputError: a value that is not allowed.
@@ -40,13 +41,14 @@ class Conf:
     labels: str = "object"
     embeddings: int = 128
     image_mb: int = 512
+    upload_mb: int = 1024
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise InputError("--conf", "backend", repr(self.backend), ", ".join(BACKENDS))
         if not self.names:
             raise InputError("--conf", "labels", repr(self.labels), 'names such as "liver,tumor"')
-        for name in ("embeddings", "image_mb"):
+        for name in ("embeddings", "image_mb", "upload_mb"):
             try:
                 number = int(getattr(self, name))
             except ValueError:

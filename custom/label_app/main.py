@@ -20,13 +20,14 @@ from monailabel.interfaces.tasks.train import TrainTask  # noqa: E402
 from monailabel.tasks.activelearning.random import Random  # noqa: E402
 
 from custom.errors import InputError  # noqa: E402
-from custom.label_app.bad_requests import guard_endpoints, told_as_400  # noqa: E402
+from custom.label_app.bad_requests import guard_endpoints, guard_server, told_as_400  # noqa: E402
 from custom.label_app.conf import Conf  # noqa: E402
 from custom.label_app.infer_task import BoxTask  # noqa: E402
+from custom.label_app.names import plain_name  # noqa: E402
 from custom.label_app.predictor import Predictor  # noqa: E402
 from custom.label_app.scores import PredictedIoU  # noqa: E402
 from custom.label_app.strategy import LowestPredictedIoU  # noqa: E402
-from custom.label_app.studies import GuardedDatastore, locate, plain_name  # noqa: E402
+from custom.label_app.studies import GuardedDatastore, locate  # noqa: E402
 from custom.label_app.train_task import FineTune  # noqa: E402
 from custom.label_app.weights import Weights  # noqa: E402
 from custom.version import __version__  # noqa: E402
@@ -39,8 +40,9 @@ class MCPMedSAMApp(MONAILabelApp):
         # Uploads and results get a folder of their own, so that no request can name another file of the temporary one.
         self._temporary = tempfile.TemporaryDirectory(prefix="mcp_medsam_")
         tempfile.tempdir = self._temporary.name
-        guard_endpoints()
         self.settings = Conf.parse(conf)
+        guard_endpoints()
+        guard_server(self.settings.upload_mb * 2**20)
         local = not studies.startswith(("http://", "https://"))
         self.weights = Weights(self.settings, Path(studies if local else app_dir))
         self.predictor = Predictor(self.weights, self.settings)

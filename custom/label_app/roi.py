@@ -95,7 +95,10 @@ def _numbers(value: Any, field: str, counts: Sequence[int], allowed: str) -> np.
     right = isinstance(value, (list, tuple)) and len(value) in counts
     if not right or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in value):
         raise InputError(_SOURCE, field, repr(value)[:80], allowed)
-    array = np.array(value, np.float64)
+    try:
+        array = np.array(value, np.float64)
+    except OverflowError:  # a whole number beyond all real ones
+        array = np.array(np.inf)
     if not np.isfinite(array).all():
         raise InputError(_SOURCE, field, repr(value)[:80], "finite numbers")
     return array
@@ -147,8 +150,8 @@ def _in_volume(boxes: list[np.ndarray], given: Any, size: Sequence[int], field: 
         if deep is None:
             raise InputError(_SOURCE, "slice", "nothing", f"the slice of the box, 0 to {size[2] - 1}")
         given = (deep[2] + deep[5]) // 2
-    whole = isinstance(given, (int, float)) and not isinstance(given, bool) and given == int(given)
-    if not whole or not 0 <= given < size[2]:
+    number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if not number or not 0 <= given < size[2] or given != int(given):
         raise InputError(_SOURCE, "slice", repr(given), f"0 to {size[2] - 1}")
     return Prompt(boxes=_without(boxes, 2), slice=int(given))
 

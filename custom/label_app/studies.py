@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore
 
 from custom.errors import InputError
+from custom.label_app.names import check_index, check_upload, plain_name
 
-_NAME = re.compile(r"[^/\\\x00]+")
 _SHOWN = 3
 
 
@@ -20,9 +19,10 @@ class GuardedDatastore(LocalDatastore):
     """MONAI Label's folder of images, which joins ids and tags to paths as they come: here they must be plain names."""
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Add an image; an id that is a path is an ``InputError``."""
+        """Add an image; an id that is a path, or a file of another kind, is an ``InputError``."""
         if image_id:
             plain_name(image_id, "image")
+        self._check_upload(image_id, image_filename)
         return super().add_image(image_id, image_filename, image_info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
@@ -30,18 +30,16 @@ class GuardedDatastore(LocalDatastore):
         plain_name(label_tag, "tag")
         if image_id not in self.list_images():
             raise unknown_image(image_id, self.list_images())
+        self._check_upload(image_id, label_filename)
         return super().save_label(image_id, label_filename, label_tag, label_info)
 
+    def _check_upload(self, name: str, file: str) -> None:
+        own, ending = self._to_id(Path(file).name)
+        check_upload(self._filename(name or own, ending), [pattern.replace("*", "") for pattern in self._extensions])
 
-def plain_name(value: object, field: str) -> str:
-    """Return a name that is no path.
-
-    Raises:
-        InputError: it is one, or no text.
-    """
-    if not isinstance(value, str) or not _NAME.fullmatch(value) or value in (".", ".."):
-        raise InputError("request", field, repr(value), "a name without / and \\")
-    return value
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        super()._init_from_datastore_file(throw_exception)
+        check_index(self._datastore, self._datastore_config_path)
 
 
 def unknown_image(image: object, known: Collection[str]) -> InputError:

@@ -83,3 +83,8 @@ def test_unwritable_folder_is_told():
 def test_file_error_that_was_handled_hides_no_mistake():
     done = run("try: open('/proc/none/a')\nexcept OSError: {}['key']\n")
     assert done.returncode == 1 and done.stderr.rstrip().endswith("KeyError: 'key'")
+
+
+def test_what_was_found_is_cut():
+    text = str(InputError("a.json", "labels", {"x": "y" * 10**6}, "less"))
+    assert len(text) < 2200 and text.startswith("a.json: labels: found {'x': 'yyy") and text.endswith("; allowed: less")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from custom import files
-from custom.files import remove_left_over, write_whole
+from custom.files import is_inside, remove_left_over, write_whole
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,3 +79,25 @@ def test_what_another_process_is_writing_stays(tmp_path):
     assert names(tmp_path) == [f".a.txt.{process.pid}.partial"]
     process.communicate(timeout=60)
     assert process.returncode == 0 and names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("path", "inside"),
+    [
+        ("a/b", True),
+        ("a", True),
+        ("a/../a/b", True),
+        ("a/../b", False),
+        ("ab", False),
+        ("a/../../a", False),
+        ("/etc/passwd", False),
+    ],
+)
+def test_inside(tmp_path, path, inside):
+    assert is_inside(tmp_path / path, tmp_path / "a") is inside
+
+
+def test_a_folder_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    os.symlink(tmp_path / "disk", tmp_path / "set")
+    assert is_inside(tmp_path / "set" / "arrays" / "x.npy", tmp_path / "set")

@@ -161,3 +161,28 @@ def test_bad_array(tmp_path, kind):
     with pytest.raises(InputError, match=r"a\.npy: array") as error:
         open_array(path)
     assert "\n" not in str(error.value)
+
+
+def test_arrays_outside_of_the_set(tmp_path):
+    for place in ("../a.npy", str(tmp_path / "a.npy")):
+        write(tmp_path / "d", [entry("a", image=place)])
+        with pytest.raises(InputError, match=r"\(a\)\.image: found .*a file inside the folder of the set"):
+            load_dataset(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"dimension": float("inf")}, {"slices": [[2**31, [1]]]}, {"slices": [[0, [10**400]]]}, {"slices": [[0, 1]]}],
+)
+def test_numbers_that_are_none(tmp_path, changes):
+    write(tmp_path, [entry("a", **changes)])
+    with pytest.raises(InputError, match=r"training\[0\] \(a\): found a value that does not fit"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"PK\x05\x06" + bytes(18), b"\x93NUMPY\x01\0\x10\0{'descr': '|u1', ", b""])
+def test_what_is_no_array(tmp_path, content):
+    """An archive, too, which NumPy would open as such."""
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.npy: array: found"):
+        open_array(tmp_path / "a.npy")

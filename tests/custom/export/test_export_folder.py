@@ -1,78 +1,46 @@
 import json
-import os
 
 import pytest
 
 from custom.errors import InputError
-from custom.export import folder as module
-from custom.export.folder import Description, write_folder
+from custom.export.folder import DESCRIPTION, FORMAT, VERSION, read_description
 
-DESCRIPTION = Description(
-    checkpoint="a.pt",
-    digest="0",
-    precision="f32",
-    components={},
-    modalities=("CT",),
-    crop_size=64,
-    clip_width=512,
-    graphs={},
-    made_with={},
+GRAPH = {"inputs": {"image": [1, 3, 256, 256]}, "outputs": {"embedding": [1, 256, 64, 64]}}
+TOLD = {
+    "format": FORMAT,
+    "version": VERSION,
+    "checkpoint": "model.pt",
+    "digest": "0" * 16,
+    "precision": "f32",
+    "components": dict.fromkeys(("clip_text", "modality_embedding", "clip_image", "content_cnn"), True),
+    "modalities": ["CT", "MR"],
+    "crop_size": 64,
+    "clip_width": 512,
+    "graphs": {"encoder": GRAPH, "decoder": GRAPH},
+    "made_with": {"torch": "2"},
+}
+
+
+def test_description(tmp_path):
+    (tmp_path / DESCRIPTION).write_text(json.dumps(TOLD))
+    description = read_description(tmp_path)
+    assert description.modalities == ("CT", "MR") and description.uses_modality
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modalities": None}, "modalities: found None; allowed: list"),
+        ({"components": {}}, "components: found {}"),
+        ({"components": {"clip_text": 1}}, "components: found"),
+        ({"graphs": {"encoder": GRAPH}}, "graphs.decoder: found None"),
+        ({"graphs": {"encoder": GRAPH, "decoder": {"inputs": []}}}, "graphs.decoder: found"),
+        ({"precision": "f8"}, "precision: found 'f8'; allowed: f32, bf16, int8"),
+        ({"crop_size": "64"}, "crop_size: found '64'; allowed: int"),
+        ({"version": 0}, "format, version: found"),
+    ],
 )
-
-
-def export(out, content):
-    write_folder(out, DESCRIPTION, lambda folder: (folder / "encoder.bin").write_text(content))
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_replaces_an_earlier_export(tmp_path):
-    for content in ("old", "new"):
-        export(tmp_path / "f32", content)
-        assert names(tmp_path) == ["f32"] and names(tmp_path / "f32") == ["encoder.bin", "model.json"]
-        assert (tmp_path / "f32" / "encoder.bin").read_text() == content
-    assert json.loads((tmp_path / "f32" / "model.json").read_text())["checkpoint"] == "a.pt"
-
-
-@pytest.mark.parametrize("at", [1, 2])
-def test_an_error_between_the_two_renames_puts_the_old_one_back(tmp_path, monkeypatch, at):
-    export(tmp_path / "f32", "old")
-    rename, left = os.rename, [at]
-
-    def broken(*paths):
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        rename(*paths)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module.os, "rename", broken)
-        with pytest.raises(KeyboardInterrupt):
-            export(tmp_path / "f32", "new")
-    assert names(tmp_path) == ["f32"] and (tmp_path / "f32" / "encoder.bin").read_text() == "old"
-
-
-def test_what_a_killed_run_has_left(tmp_path):
-    """It was killed between the two renames, and another one while it was writing."""
-    export(tmp_path / "f32", "old")
-    (tmp_path / "f32").rename(tmp_path / ".f32.7.old")
-    for other in (".f32.7.partial", ".f32.8.partial", ".bf16.7.partial"):
-        (tmp_path / other).mkdir()
-
-    def fail(_):
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        write_folder(tmp_path / "f32", DESCRIPTION, fail)
-    assert names(tmp_path) == [".bf16.7.partial", "f32"]
-    assert (tmp_path / "f32" / "encoder.bin").read_text() == "old"
-
-
-def test_something_else_is_not_replaced(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(InputError, match="something else there"):
-        export(tmp_path / "mine", "new")
-    assert names(tmp_path) == ["mine"]
+def test_malformed_description(tmp_path, changes, message):
+    (tmp_path / DESCRIPTION).write_text(json.dumps(TOLD | changes))
+    with pytest.raises(InputError, match=message):
+        read_description(tmp_path)

@@ -120,6 +120,24 @@ def test_killed_while_writing(start, reference, tmp_path, monkeypatch, call, at)
     assert_same_end(folder, reference)
 
 
+def test_disk_full_while_saving(start, reference, tmp_path, monkeypatch):
+    folder, real, left = tmp_path / "full", os.fsync, [4]
+
+    def full(number):
+        left[0] -= 1
+        if left[0] <= 0:
+            raise OSError(28, "No space left on device")
+        real(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            start(folder).trainer.run()
+    assert not list(folder.glob(".*")) and read_checkpoint(folder / "last.pt")["trainer"]["iteration"] > 0
+    start(folder, resume=True).trainer.run()
+    assert_same_end(folder, reference)
+
+
 @pytest.mark.parametrize("damage", ["cut", "zeros", "empty", "other"])
 def test_damaged_checkpoint_is_passed_over(start, reference, tmp_path, damage, caplog):
     folder = tmp_path / "killed"

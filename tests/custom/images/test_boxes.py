@@ -94,3 +94,14 @@ def test_tight_boxes(dtype):
     tensors = tight_tensors(torch.from_numpy(masks.astype(dtype)))
     assert tensors.dtype == torch.float32
     np.testing.assert_array_equal(tensors, expected)
+
+
+@pytest.mark.parametrize("boxes", [[10**400, 1, 2, 3], [[1, 2, 3, 10**400]]])
+def test_numbers_beyond_all_bounds(boxes):
+    with pytest.raises(InputError, match="boxes: found"):
+        check_boxes(boxes, (10, 10), "x")
+
+
+def test_more_boxes_than_ids():
+    with pytest.raises(InputError, match="found 65536 boxes; allowed: at most 65535"):
+        check_boxes(np.tile([1, 2, 3, 4], (65_536, 1)), (10, 10), "x")

@@ -112,7 +112,8 @@ def test_whole_range_of_a_type(dtype):
     assert to_uint8(image, "MR", SOFT, "x").tolist() == [[[0, 255]]]
     image = np.repeat(image, 400, axis=2)
     image[0, 0, 0] = 1
-    assert to_uint8(image, "MR", SOFT, "x")[0, 0, [0, 1, -1]].tolist() == [128, 0, 255]
+    middle = round((1 - float(limits.min)) * 255 / (float(limits.max) - float(limits.min)))
+    assert to_uint8(image, "MR", SOFT, "x")[0, 0, [0, 1, -1]].tolist() == [middle, 0, 255]
 
 
 @pytest.mark.parametrize("unit", [np.float32(1e-44), 5e-324])

@@ -118,3 +118,18 @@ def test_fingerprint_of_a_series(tmp_path, write_series):
     first = fingerprint(case, {})
     next((tmp_path / "ct").iterdir()).unlink()
     assert fingerprint(case, {}) != first
+
+
+@pytest.mark.parametrize("image", ["a\0b.png", "x" * 5000 + ".png", "\ud800.png", "/", ".", "..", "../.."])
+def test_names_that_can_be_no_files(tmp_path, image):
+    """They are a case like others, which fails when it is read; listing must not fail for all."""
+    (case,) = list_cases(save_list(tmp_path / "list.json", {"image": image, "boxes": BOX}))[0]
+    assert len(fingerprint(case, {})) == 16
+    assert "/" not in case.name and case.name not in ("", ".", "..")
+
+
+def test_long_names_leave_room_for_endings(tmp_path):
+    paths = [save_picture(tmp_path / f"{'ä' * 120}{n}.png") for n in range(2)]
+    names = [case.name for case in list_cases(tmp_path)[0]]
+    assert len(set(names)) == 2 and all(len(os.fsencode(name)) <= 200 for name in names)
+    assert list_cases(paths[0], boxes=BOX)[0][0].name == names[0]

@@ -239,3 +239,18 @@ def test_series_that_vanishes_is_one_failed_case(images, tmp_path, make_backend,
     folder.rmdir()
     summary = segment_cases(gone, make_model(make_backend()), Options(), tmp_path / "out")
     assert summary.written == ["png"] and len(summary.failed) == 1
+
+
+def test_names_that_can_be_no_files_do_not_stop_the_others(images, tmp_path, make_model, make_backend):
+    entries = [{"image": name, "boxes": BOX, "modality": "US"} for name in ("a\0b.png", "x" * 5000, "..")]
+    images.write_text(json.dumps([*entries, {"image": "in/png.png", "boxes": BOX, "modality": "US"}]))
+    summary = segment_cases(list_cases(images)[0], make_model(make_backend()), Options(), tmp_path / "out")
+    assert summary.written == ["png"] and len(summary.failed) == 3
+
+
+def test_a_long_name(tmp_path, make_model, make_backend):
+    """A file may have a name of 255 bytes; those of its results are longer."""
+    Image.fromarray(np.full((12, 16), 200, np.uint8)).save(tmp_path / f"{'x' * 251}.png")
+    (case,) = list_cases(tmp_path / f"{'x' * 251}.png", boxes=BOX, modality="US")[0]
+    summary = segment_cases([case], make_model(make_backend()), Options(), tmp_path / "out")
+    assert summary.failed == [] and len(names(tmp_path / "out")) == 4

@@ -218,3 +218,16 @@ except OSError as error:
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == 27 and names(tmp_path / "out") == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 20000
+
+
+def test_a_report_cannot_name_files_of_others(tmp_path):
+    result, out = picture_result(tmp_path), tmp_path / "out"
+    report = write_results(result, out, "a")
+    (tmp_path / "secret.txt").touch()
+    (out / "other_mask.png").touch()
+    foreign = ["other_mask.png", "../secret.txt", str(tmp_path / "secret.txt"), "..", "a/../other_mask.png"]
+    (out / "a.json").write_text(json.dumps(report | {"files": [*report["files"], "a_mask_1.png", *foreign]}))
+    (out / "a_mask_1.png").touch()
+    write_results(result, out, "a")
+    assert names(out) == ["a.json", "a_mask.png", "a_overlay.png", "other_mask.png"]
+    assert (tmp_path / "secret.txt").is_file()

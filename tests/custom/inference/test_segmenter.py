@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -266,7 +268,8 @@ def test_boxes_in_any_order(make_backend, deep):
     def told(embedding, framed, modality, *prompts):
         decoded = decode(embedding, framed, modality, *prompts)
         decoded.modality_logits[:] = 0
-        decoded.modality_logits[np.arange(len(framed)), np.where(np.ptp(framed, axis=1) > 80, 2, 5)] = 8
+        large = np.prod(framed[:, 2:] - framed[:, :2], axis=1) > 1500
+        decoded.modality_logits[np.arange(len(framed)), np.where(large, 2, 5)] = 8
         return decoded._replace(mask_logits=decoded.mask_logits + (1 + modality) * 1e-2)
 
     backend.decode = told
@@ -274,9 +277,9 @@ def test_boxes_in_any_order(make_backend, deep):
     segmenter = BoxSegmenter(backend, boxes_at_once=5, keep_masks=True)
     if deep:
         boxes = np.insert(boxes, [2, 4], [[0, 2]] * 12, axis=1)
-        image, segment = np.stack([image] * 3), segmenter.segment_volume
+        segment = partial(segmenter.segment_volume, np.stack([image] * 3))
     else:
-        segment = segmenter.segment_picture
+        segment = partial(segmenter.segment_picture, image)
     alone = {segment(box[None]).modality for box in boxes}
     first = segment(boxes)
     assert alone == {MODALITIES[2], MODALITIES[5]}

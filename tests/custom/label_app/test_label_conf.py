@@ -15,6 +15,7 @@ from custom.label_app.weights import Weights
         ({"backend": "tf"}, "torch, openvino"),
         ({"embeddings": "0"}, "from 1 up"),
         ({"image_mb": "many"}, "from 1 up"),
+        ({"upload_mb": "0"}, "from 1 up"),
         ({"labels": " , "}, "names such as"),
     ],
 )

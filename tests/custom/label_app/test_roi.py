@@ -97,3 +97,11 @@ def test_what_cannot_be_understood_is_told(request_, dimension, told):
 def test_a_picture_has_no_other_slice():
     with pytest.raises(InputError, match="slice: found 3"):
         parse_prompt({"box": [8, 6, 20, 18], "slice": 3}, PICTURE, dimension=2)
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan"), -(10**400), 1e400])
+def test_numbers_beyond_all_bounds(value):
+    box, clicks = [1, 2, value, 4], [[1, value], [3, 4]]
+    for request in ({"box": box}, {"box": [1, 2, 5, 6], "slice": value}, {"foreground": clicks}):
+        with pytest.raises(InputError, match="request: "):
+            parse_prompt(request, (20, 20, 5), dimension=2)

@@ -102,3 +102,20 @@ def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="image encoder: /no/file: found no folder /no/file; allowed: scratch, a hub"):
         lite_medsam_with_encoder("/no/file", tmp_path / "start.pt")
     assert not (tmp_path / "start.pt").exists() and lite_medsam_path().is_file()
+
+
+class Unwanted:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_weights_with_code_are_not_run(tmp_path):
+    torch.save({"state_dict": {"a": Unwanted(tmp_path / "made")}}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="image encoder"):
+        lite_medsam_with_encoder(str(tmp_path / "w.pth"), tmp_path / "out.pth")
+    assert not (tmp_path / "made").exists()

@@ -292,3 +292,51 @@ def test_stacks_are_no_coco_pictures(root, write):
     write(annotation(1, box(2, 3, 6, 4)), images=[image])
     pages[0].save(root / "a.tif", save_all=True, append_images=pages[1:])
     assert "pages: found 2" in str(problem(root))
+
+
+@pytest.mark.parametrize("place", ["../secret.png", "{root}/../secret.png", "sub/../../secret.png"])
+def test_pictures_outside_of_the_folder(root, write, place):
+    """An annotation file that comes from others cannot bring a private picture into a set."""
+    name = place.format(root=root)
+    write(annotation(1, box(2, 2, 9, 9), image=2), images=[{"id": 1, "file_name": "a.png", "height": H, "width": W}])
+    index = json.loads((root / "labels.json").read_text())
+    index["images"].append({"id": 2, "file_name": name, "height": H, "width": W})
+    (root / "labels.json").write_text(json.dumps(index))
+    Image.fromarray(np.zeros((H, W), np.uint8)).save(root.parent / "secret.png")
+    (source,) = CocoReader(root, modality="US").sources()
+    assert "file_name: found" in str(source.error)
+
+
+def test_pictures_beside_the_folder_of_annotations(root, write):
+    write(annotation(1, box(2, 2, 9, 9)), file="annotations/labels.json")
+    index = json.loads((root / "annotations" / "labels.json").read_text())
+    index["images"][0]["file_name"] = "../a.png"
+    (root / "annotations" / "labels.json").write_text(json.dumps(index))
+    reader = CocoReader(root, modality="US")
+    assert reader.load(reader.sources()[0]).image.shape == (1, H, W)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"size": [H, W], "counts": "o" * 10**6}, "segmentation.counts: found a number of"),
+        ({"size": [10**6, 10**6], "counts": [10**12]}, "segmentation.size: found"),
+        ([[0, 0, *[W, H, 0, 0] * 10**5]], "pixels along an outline"),
+        ([[10**400, 0, 3, 3, 4, 4]], "segmentation: found"),
+    ],
+)
+def test_objects_that_would_take_long(root, write, segmentation, message):
+    write(annotation(1, segmentation))
+    reader = CocoReader(root, modality="US")
+    with pytest.raises(InputError, match=message):
+        reader.load(reader.sources()[0])
+
+
+def test_many_objects_as_large_as_the_picture(root, write, monkeypatch):
+    write(*(annotation(n, {"size": [H, W], "counts": [0, H * W]}) for n in range(50)))
+    reader = CocoReader(root, modality="US")
+    (source,) = reader.sources()
+    assert reader.load(source).label.min() == 50
+    monkeypatch.setenv("MCP_MEDSAM_MAX_BYTES", str(40 * H * W * 8))
+    with pytest.raises(InputError, match=r"labels\.json: objects: found .* bytes in memory"):
+        reader.load(source)

@@ -332,3 +332,14 @@ def test_bad_sets(files, make, options, match):
 def test_no_folder(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         NiftiReader(tmp_path / "gone", modality="CT")
+
+
+@pytest.mark.parametrize("place", ["../secret/a.nii.gz", "{root}/../secret/a.nii.gz"])
+def test_files_outside_of_the_folder(files, place):
+    root, add = files
+    add("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "../secret/a.nii.gz", array=LABEL)
+    pair = {"image": place.format(root=root), "label": "./labelsTr/a.nii.gz"}
+    told = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [pair]}
+    (root / "dataset.json").write_text(json.dumps(told))
+    (source,) = NiftiReader(root).sources()
+    assert "training[0]: found" in str(source.error) and "inside of" in str(source.error)

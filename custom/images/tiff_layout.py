@@ -1,0 +1,102 @@
+"""The directories of a TIFF, walked through before tifffile parses them: a few of them can lead to each other for ever.
+
+Layout: TIFF 6.0, section 2; BigTIFF has wider numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from os import PathLike
+from typing import BinaryIO
+
+from custom.errors import InputError
+from custom.limits import SLICES
+
+#: Tags whose values are offsets of further directories: SubIFDs, Exif, GPS, interoperability.
+_POINTERS = (330, 34665, 34853, 40965)
+#: Bytes of a value of each data type.
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+#: How often, on average, a byte may be part of directories and values: some writers let pages share values.
+_SHARED = 16
+
+
+def check_directories(path: str | PathLike[str]) -> None:
+    """Check that the directories of a TIFF end and, with the values they name, are not much longer than the file.
+
+    What is malformed otherwise is left to the decoder.
+
+    Raises:
+        InputError: a page that leads back to another, more pages than ``custom.limits`` allows, a directory that is cut
+            off, or more to parse than a file of its length holds.
+    """
+    with open(path, "rb") as file:
+        _Walk(file, path).run()
+
+
+class _Walk:
+    """One walk through the directories of a file."""
+
+    def __init__(self, file: BinaryIO, path: str | PathLike[str]) -> None:
+        self.file, self.path = file, path
+        self.room, self.used = _SHARED * os.fstat(file.fileno()).st_size, 0
+        self.costs: dict[int, int] = {}  # place of a directory -> bytes to parse for it, its values included
+
+    def run(self) -> None:
+        """Follow the pages, and what each of them leads to."""
+        head = self.file.read(16)
+        self.order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
+        if not self.order or len(head) < 16:
+            return
+        big = self._number("H", head[2:4]) == 43
+        self.count, self.offset, self.entry = ("Q", "Q", "HHQ8s") if big else ("H", "I", "HHI4s")
+        place, pages = self._number(self.offset, head[8:16] if big else head[4:8]), set()
+        while place:
+            if place in pages:
+                found = f"page {len(pages)} leads back to an earlier one"
+                raise InputError(self.path, "pages", found, "pages that come to an end")
+            pages.add(place)
+            SLICES.check(len(pages), self.path, "pages")
+            place = self._directory(place)
+
+    def _directory(self, place: int) -> int:
+        """Count a directory and what it leads to; return the place of the next one, 0 where there is none."""
+        before, self.costs[place] = self.used, 0
+        number = self._number(self.count, self._read(place, struct.calcsize(f"={self.count}")))
+        length = number * struct.calcsize(f"={self.entry}")
+        self._use(length)
+        raw = self._read(place + struct.calcsize(f"={self.count}"), length + struct.calcsize(f"={self.offset}"))
+        for tag, kind, count, value in struct.iter_unpack(f"{self.order}{self.entry}", raw[:length]):
+            size = count * _SIZES.get(kind, 1)
+            if size > len(value):
+                self._use(size)
+            if tag in _POINTERS:
+                self._follow(kind, size, value)
+        self.costs[place] = self.used - before
+        return self._number(self.offset, raw[length:])
+
+    def _follow(self, kind: int, size: int, value: bytes) -> None:
+        """Count the directories that the value of a tag leads to."""
+        raw = value[:size] if size <= len(value) else self._read(self._number(self.offset, value), size)
+        code = {2: "H", 4: "I", 8: "Q"}.get(_SIZES.get(kind, 1))
+        for (place,) in struct.iter_unpack(f"{self.order}{code}", raw) if code else ():
+            if place in self.costs:  # parsed again whenever it is named
+                self._use(self.costs[place])
+            else:
+                self._directory(place)
+
+    def _read(self, place: int, size: int) -> bytes:
+        self.file.seek(place)
+        raw = self.file.read(size)
+        if len(raw) < size:
+            raise InputError(self.path, "file", f"a directory cut off at byte {place}", "a whole TIFF file")
+        return raw
+
+    def _number(self, code: str, raw: bytes) -> int:
+        return struct.unpack(f"{self.order}{code}", raw)[0]
+
+    def _use(self, size: int) -> None:
+        self.used += size
+        if self.used > self.room:
+            found = "directories and values that overlap without end"
+            raise InputError(self.path, "pages", found, "not more to parse than a file of its length holds")

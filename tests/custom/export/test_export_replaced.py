@@ -1,0 +1,78 @@
+import json
+import os
+
+import pytest
+
+from custom.errors import InputError
+from custom.export import folder as module
+from custom.export.folder import Description, write_folder
+
+DESCRIPTION = Description(
+    checkpoint="a.pt",
+    digest="0",
+    precision="f32",
+    components={},
+    modalities=("CT",),
+    crop_size=64,
+    clip_width=512,
+    graphs={},
+    made_with={},
+)
+
+
+def export(out, content):
+    write_folder(out, DESCRIPTION, lambda folder: (folder / "encoder.bin").write_text(content))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_replaces_an_earlier_export(tmp_path):
+    for content in ("old", "new"):
+        export(tmp_path / "f32", content)
+        assert names(tmp_path) == ["f32"] and names(tmp_path / "f32") == ["encoder.bin", "model.json"]
+        assert (tmp_path / "f32" / "encoder.bin").read_text() == content
+    assert json.loads((tmp_path / "f32" / "model.json").read_text())["checkpoint"] == "a.pt"
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_error_between_the_two_renames_puts_the_old_one_back(tmp_path, monkeypatch, at):
+    export(tmp_path / "f32", "old")
+    rename, left = os.rename, [at]
+
+    def broken(*paths):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        rename(*paths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "rename", broken)
+        with pytest.raises(KeyboardInterrupt):
+            export(tmp_path / "f32", "new")
+    assert names(tmp_path) == ["f32"] and (tmp_path / "f32" / "encoder.bin").read_text() == "old"
+
+
+def test_what_a_killed_run_has_left(tmp_path):
+    """It was killed between the two renames, and another one while it was writing."""
+    export(tmp_path / "f32", "old")
+    (tmp_path / "f32").rename(tmp_path / ".f32.7.old")
+    for other in (".f32.7.partial", ".f32.8.partial", ".bf16.7.partial"):
+        (tmp_path / other).mkdir()
+
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_folder(tmp_path / "f32", DESCRIPTION, fail)
+    assert names(tmp_path) == [".bf16.7.partial", "f32"]
+    assert (tmp_path / "f32" / "encoder.bin").read_text() == "old"
+
+
+def test_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(InputError, match="something else there"):
+        export(tmp_path / "mine", "new")
+    assert names(tmp_path) == ["mine"]
