@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from custom.errors import InputError
+from custom.files import files_below
 from custom.inference.sources import DICOM_ENDINGS, ENDINGS, KINDS, stem
 from custom.json_files import read_json
 
@@ -154,7 +155,7 @@ def _free(name: str, used: Collection[str]) -> str:
 
 
 def _file_states(path: Path) -> list[list[Any]]:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if os.path.isdir(path) else [path]
+    files = sorted(map(Path, files_below(path))) if os.path.isdir(path) else [path]
     states = []
     for file in files:
         try:
