@@ -32,5 +32,5 @@ def is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> b
 
 def files_below(folder: str | os.PathLike[str]) -> list[str]:
     """List the files below a folder, at any depth, sorted; what cannot be looked into is passed over."""
-    found = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    found = (str(Path(place, name)) for place, _, names in os.walk(folder) for name in names)
     return sorted(path for path in found if os.path.isfile(path))
