@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
 from custom.errors import InputError
+from custom.images.codestream import check_codestream
 from custom.images.decoding import check_size, decoding
 from custom.images.dicom_files import read_dataset
 from custom.images.dicom_planes import frame_group
@@ -32,6 +34,7 @@ def read_frames(path: str) -> list[np.ndarray]:
             raise InputError(path, "PixelData", "nothing", "an image with pixels")
         count = int(dataset.get("NumberOfFrames") or 1)
         check_size((count, int(dataset.Rows), int(dataset.Columns)), path, itemsize=pixel_bytes(dataset))
+        check_frames(dataset, path)
         if dataset.get("TotalPixelMatrixColumns") and count > 1:
             raise InputError(path, "TotalPixelMatrixColumns", "a tiled image", "an image in one piece")
         array = _decoded(dataset, path)
@@ -42,6 +45,18 @@ def read_frames(path: str) -> list[np.ndarray]:
 def pixel_bytes(header: Dataset) -> int:
     """Return the bytes of a decoded pixel, all its samples together, as a header declares them."""
     return int(header.get("SamplesPerPixel") or 1) * -(-int(header.get("BitsAllocated") or 64) // 8)
+
+
+def check_frames(dataset: Dataset, path: str) -> None:
+    """Check the sizes that compressed frames declare themselves.
+
+    Raises:
+        InputError: one has more pixels than ``custom.limits`` allows.
+    """
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is not None and syntax.is_encapsulated and "PixelData" in dataset:
+        for frame in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
+            check_codestream(frame, path)
 
 
 def _decoded(dataset: Dataset, path: str) -> np.ndarray:

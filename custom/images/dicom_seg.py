@@ -21,6 +21,7 @@ from custom.files import write_whole
 from custom.images.decoding import as_label, decoding
 from custom.images.dicom import DicomSeries
 from custom.images.dicom_files import read_dataset, text_of
+from custom.images.dicom_pixels import check_frames
 from custom.images.dicom_planes import Plane, frame_group, planes_of
 from custom.version import __version__
 
@@ -66,6 +67,7 @@ def _read(path: str, series: DicomSeries) -> tuple[np.ndarray, dict[int, str]]:
     if seg.get("SegmentSequence") is None:
         raise InputError(path, "SegmentSequence", "nothing", "a DICOM SEG")
     planes = planes_of(seg, path)
+    check_frames(seg, path)
     names = {int(item.SegmentNumber): text_of(item, "SegmentLabel").strip() for item in seg.SegmentSequence}
     names = {number: name or f"segment {number}" for number, name in names.items() if number > 0}
     frame_of_reference = text_of(seg, "FrameOfReferenceUID")

@@ -16,6 +16,7 @@ from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC
 
 from custom.errors import InputError
+from custom.images.codestream import check_codestream
 from custom.images.decoding import as_label, check_size, decoding
 from custom.images.tiff_layout import check_directories
 from custom.limits import PIXELS
@@ -157,6 +158,8 @@ def _read_tiff(file: tifffile.TiffFile, path: str | Path) -> tuple[np.ndarray, t
     if page.compression in _NESTED:
         found = getattr(page.compression, "name", page.compression)
         raise InputError(path, "compression", found, "none, PackBits, LZW, Deflate, LZMA, Zstd, JPEG")
+    if page.compression in _JPEG:
+        _check_segments(file, series, page, path)
     array = series.asarray()
     if "S" in sizes:
         array = np.moveaxis(array, series.axes.index("S"), -1)
@@ -164,6 +167,18 @@ def _read_tiff(file: tifffile.TiffFile, path: str | Path) -> tuple[np.ndarray, t
     dtype = np.dtype(np.float32) if array.dtype == np.float16 else array.dtype.newbyteorder("=")
     array = array.astype(dtype, copy=False)
     return (array if array.shape[-1] > 1 else array[..., 0]), page
+
+
+def _check_segments(
+    file: tifffile.TiffFile, series: tifffile.TiffPageSeries, first: tifffile.TiffPage, path: str | Path
+) -> None:
+    """Check the sizes that the JPEG strips or tiles of a TIFF declare themselves."""
+    check_codestream(first.jpegtables or b"", path)
+    for page in series.pages:
+        if page is not None:
+            for offset, size in zip(page.dataoffsets, page.databytecounts, strict=False):
+                file.filehandle.seek(offset)
+                check_codestream((first.jpegheader or b"") + file.filehandle.read(size), path)
 
 
 def _displayed(array: np.ndarray, page: tifffile.TiffPage, path: str | Path) -> np.ndarray:

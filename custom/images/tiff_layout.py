@@ -17,7 +17,7 @@ from custom.limits import SLICES
 _POINTERS = (330, 34665, 34853, 40965)
 #: Bytes of a value of each data type.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-#: How often, on average, a byte may be part of directories and values: some writers let pages share values.
+#: How often, on average, a byte may be part of a value: some writers let pages share them. Directories share nothing.
 _SHARED = 16
 
 
@@ -40,7 +40,7 @@ class _Walk:
     def __init__(self, file: BinaryIO, path: str | PathLike[str]) -> None:
         self.file, self.path = file, path
         self.room, self.used = _SHARED * os.fstat(file.fileno()).st_size, 0
-        self.costs: dict[int, int] = {}  # place of a directory -> bytes to parse for it, its values included
+        self.costs: dict[int, int] = {}  # place of a directory -> what it uses of the room, its values included
 
     def run(self) -> None:
         """Follow the pages, and what each of them leads to."""
@@ -61,10 +61,11 @@ class _Walk:
 
     def _directory(self, place: int) -> int:
         """Count a directory and what it leads to; return the place of the next one, 0 where there is none."""
-        before, self.costs[place] = self.used, 0
+        before = self.used
         number = self._number(self.count, self._read(place, struct.calcsize(f"={self.count}")))
         length = number * struct.calcsize(f"={self.entry}")
-        self._use(length)
+        self.costs[place] = length * _SHARED  # until the rest is known
+        self._use(length * _SHARED)
         raw = self._read(place + struct.calcsize(f"={self.count}"), length + struct.calcsize(f"={self.offset}"))
         for tag, kind, count, value in struct.iter_unpack(f"{self.order}{self.entry}", raw[:length]):
             size = count * _SIZES.get(kind, 1)

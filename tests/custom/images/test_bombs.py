@@ -7,16 +7,18 @@ import tracemalloc
 import zipfile
 import zlib
 
+import imagecodecs
 import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLossless
 
 from custom.errors import InputError
-from custom.images import dicom_rtstruct
+from custom.images import codestream, dicom_rtstruct
 from custom.images.arrays import read_npz_arrays
 from custom.images.dicom import read_series
 from custom.images.dicom_files import read_header
@@ -207,7 +209,66 @@ def test_tiff_that_names_other_files(tmp_path):
     np.testing.assert_array_equal(read_picture(path), GREY[None])
 
 
+def enlarged(content, *, marker=b"\xff\xc0"):
+    """Let a JPEG declare 65,000 x 65,000 pixels."""
+    changed = bytearray(content)
+    place = changed.index(marker) + 5
+    changed[place : place + 4] = struct.pack(">HH", 65_000, 65_000)
+    return bytes(changed)
+
+
+def test_jpegs_in_a_tiff_that_are_larger_than_it(tmp_path, refused):
+    """The decoder makes all of the larger picture, 4 GB, and cuts it."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.stack([GREY] * 3), compression="jpeg", photometric="minisblack")
+    assert read_picture(path).shape == (3, 32, 48)
+    path.write_bytes(enlarged(path.read_bytes()))
+    assert "size of a compressed picture: found 4225000000 pixels" in refused(read_picture, path)
+
+
+# --- compressed pictures ---
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [("jpeg", {}), ("jpegls", {}), ("jpeg2k", {"codecformat": "j2k"}), ("jpeg2k", {"codecformat": "jp2"})],
+)
+@pytest.mark.parametrize("shape", [(32, 48), (32, 48, 3)])
+def test_sizes_of_codestreams(codec, options, shape):
+    image = np.zeros(shape, np.uint8)
+    encoded = bytes(getattr(imagecodecs, f"{codec}_encode")(image, **options))
+    assert codestream._samples(encoded) == 32 * 48 * 4
+
+
+def test_garbage_between_markers_is_skipped_as_decoders_do():
+    content = bytes(imagecodecs.jpeg_encode(GREY))
+    comment = b"\xff\xfe\x00\x0a" + b"\xff\xc0" * 4  # markers inside of a segment are none
+    changed = content[:2] + b"\x00\x01" + comment + b"\xff\xff" + content[2:]
+    assert codestream._samples(changed) == 32 * 48 * 4
+    assert codestream._samples(enlarged(content)) == 65_000**2 * 4
+    for end in range(len(content)):
+        codestream._samples(content[:end])  # cut off anywhere
+
+
 # --- DICOM ---
+
+
+@pytest.mark.parametrize(
+    ("syntax", "codec", "marker"),
+    [(JPEGBaseline8Bit, "jpeg", b"\xff\xc0"), (JPEGLSLossless, "jpegls", b"\xff\xf7")],
+)
+def test_frames_that_are_larger_than_the_image(tmp_path, refused, write_image, syntax, codec, marker):
+    path = tmp_path / "a" / "1.dcm"
+    encoded = bytes(getattr(imagecodecs, f"{codec}_encode")(GREY))
+    for content in (encoded, enlarged(encoded, marker=marker)):
+        dataset = write_image(path, GREY)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.add_new("PixelData", "OB", encapsulate([content]))
+        dataset["PixelData"].is_undefined_length = True
+        dataset.save_as(path, enforce_file_format=True)
+        if content is encoded:
+            assert read_series(path.parent).array.shape == (1, 32, 48)
+    assert "size of a compressed picture: found" in refused(read_series, path.parent)
 
 
 def test_gigantic_dicom_images(tmp_path, refused, write_image):
@@ -215,8 +276,8 @@ def test_gigantic_dicom_images(tmp_path, refused, write_image):
     assert "size: found 1 x 65535 x 65535" in refused(read_series, tmp_path / "a")
     write_image(tmp_path / "b" / "1.dcm", GREY[:1, :1], NumberOfFrames=2**31 - 1)
     assert "slices or frames" in refused(read_series, tmp_path / "b")
-    write_image(tmp_path / "c" / "1.dcm", GREY, NumberOfFrames=2 * 10**5, Rows=1000, Columns=1000)
-    assert "200000000000 bytes in memory" in refused(read_series, tmp_path / "c")
+    write_image(tmp_path / "c" / "1.dcm", GREY, NumberOfFrames=2000, Rows=5000, Columns=5000)
+    assert "50000000000 bytes in memory" in refused(read_series, tmp_path / "c")
     write_image(tmp_path / "d" / "1.dcm", GREY, NumberOfFrames=-1)
     assert "NumberOfFrames: found -1" in refused(read_series, tmp_path / "d")
 
@@ -260,8 +321,7 @@ def test_many_large_structures(tmp_path, write_stack, monkeypatch):
     points = (corners @ series.geometry.affine.T)[:, :3] * (-1, -1, 1)
     contour = Dataset()
     contour.ContourGeometricType, contour.ContourData = "CLOSED_PLANAR", [f"{x:.4f}" for x in points.ravel()]
-    patches = list(dicom_rtstruct._fill("x", [contour], "a", series))
-    assert patches[0].mask.size == 30 * 46
+    (patch,) = dicom_rtstruct._fill("x", [contour], "a", series)
     structures = Dataset()
     structures.ROIContourSequence, structures.StructureSetROISequence = [Dataset()], [Dataset()]
     structures.ROIContourSequence[0].ReferencedROINumber = structures.StructureSetROISequence[0].ROINumber = 1
@@ -270,7 +330,7 @@ def test_many_large_structures(tmp_path, write_stack, monkeypatch):
     monkeypatch.setattr(dicom_rtstruct, "read_dataset", lambda path: structures)
     assert dicom_rtstruct.read_rtstruct(tmp_path / "a", series)[0].sum() == 30 * 46
     monkeypatch.setenv("MCP_MEDSAM_MAX_BYTES", "1000")
-    with pytest.raises(InputError, match="ContourData: found 1380 bytes"):
+    with pytest.raises(InputError, match=f"ContourData: found {patch.mask.nbytes} bytes"):
         dicom_rtstruct.read_rtstruct(tmp_path / "a", series)
 
 

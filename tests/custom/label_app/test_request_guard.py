@@ -1,7 +1,10 @@
 """The guard in front of MONAI Label, with an application of a few lines in its place."""
 
 import asyncio
+import importlib
 import json
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -115,3 +118,39 @@ def test_other_protocols_pass():
 
     asyncio.run(RequestGuard(note, upload_bytes=LIMIT)({"type": "lifespan"}, None, None))
     assert seen == ["lifespan"]
+
+
+@pytest.fixture
+def bad_requests(monkeypatch):
+    """The module that puts the guard in its place, with a stand-in for MONAI Label, which is not installed here."""
+    names = ("fastapi", "monailabel", "monailabel.config", "monailabel.endpoints")
+    stand_ins = {name: ModuleType(name) for name in names}
+    stand_ins["fastapi"].HTTPException = Exception
+    stand_ins["monailabel.config"].settings = SimpleNamespace(MONAI_LABEL_CORS_ORIGINS=["https://viewer.example/"])
+    stand_ins["monailabel.endpoints"].datastore = stand_ins["monailabel.endpoints"].infer = SimpleNamespace()
+    for name, module in stand_ins.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "custom.label_app.bad_requests", raising=False)
+    yield importlib.import_module("custom.label_app.bad_requests")
+    sys.modules.pop("custom.label_app.bad_requests", None)
+
+
+def test_the_guard_is_put_in_front_of_a_running_server_once(bad_requests, monkeypatch):
+    bad_requests.guard_server(LIMIT)  # a training: there is no server
+    server = ModuleType("monailabel.app")
+    server.app = SimpleNamespace(middleware_stack=app)
+    monkeypatch.setitem(sys.modules, "monailabel.app", server)
+    for _ in range(2):
+        bad_requests.guard_server(LIMIT)
+    guard = server.app.middleware_stack
+    assert isinstance(guard, RequestGuard) and guard.app is app
+    assert (guard.upload_bytes, guard.origins) == (LIMIT, {"https://viewer.example"})
+
+
+def test_the_guard_is_added_to_a_server_that_is_not_yet_running(bad_requests, monkeypatch):
+    added = []
+    server = ModuleType("monailabel.app")
+    server.app = SimpleNamespace(middleware_stack=None, add_middleware=lambda kind, **options: added.append(kind))
+    monkeypatch.setitem(sys.modules, "monailabel.app", server)
+    bad_requests.guard_server(LIMIT)
+    assert added == [RequestGuard]

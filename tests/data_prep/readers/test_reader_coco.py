@@ -321,7 +321,7 @@ def test_pictures_beside_the_folder_of_annotations(root, write):
     [
         ({"size": [H, W], "counts": "o" * 10**6}, "segmentation.counts: found a number of"),
         ({"size": [10**6, 10**6], "counts": [10**12]}, "segmentation.size: found"),
-        ([[0, 0, *[W, H, 0, 0] * 10**5]], "pixels along an outline"),
+        ([[0, 0, *[W, H, 0, 0] * 2 * 10**5]], "pixels along an outline"),
         ([[10**400, 0, 3, 3, 4, 4]], "segmentation: found"),
     ],
 )
