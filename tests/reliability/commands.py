@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from custom.bundle_folder import BUNDLE, CONFIGS
 from tests.reliability.inputs import write_images
@@ -131,14 +130,15 @@ def _fill_set(folder: Path) -> None:
 
 
 _STAND_IN = {
-    "network_def": {"_target_": "tests.reliability.stand_in.StandInNetwork"},
-    "start": {"_target_": "tests.reliability.stand_in.start_nothing", "network": "@network"},
+    "network_def": {"_target_": "tests.reliability.stand_in_network.StandInNetwork"},
+    "start": {"_target_": "tests.reliability.stand_in_network.start_nothing", "network": "@network"},
 }
 _SMALL = {"clip": "none", "val_slices": 1, "val_masks": 1, "silent": True, "device": "cpu"}
 
 
 def _bundle(workflow: str, *configs: str, **options: object) -> None:
     """Run a workflow as ``python -m monai.bundle run`` does."""
+    import torch
     from monai.bundle import run
 
     torch.set_num_threads(1)
@@ -167,6 +167,8 @@ def run_training(inputs: Path, out: Path, *, num_workers: int = 0) -> None:
 
 def _trained(out: Path) -> dict[str, object]:
     """Return the scores' bytes and the weights; a tensor as bytes, so that it can be compared."""
+    import torch
+
     found: dict[str, object] = {}
     for path in out.rglob("*"):
         name = path.relative_to(out).as_posix()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
-import torch
-from torch import nn
 
 from custom.images.frame import IMAGE_SIZE
 from custom.inference.backend import Decoded
 from custom.inference.models import Model
 from custom.modalities import MODALITIES
-from custom.networks.components import PromptComponents
 
 _Y, _X = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE]
 
@@ -54,32 +49,3 @@ class StandIn:
 def stand_in_model() -> Model:
     """Return the stand-in as the model of a run."""
     return Model(told={"backend": "stand-in", "precision": "f32", "checkpoint": "none", "digest": "0"}, make=StandIn)
-
-
-class StandInNetwork(nn.Module):
-    """A network for MONAI's engines: its mask is what is brighter than half of the frame's range, inside the box."""
-
-    def __init__(self, **_: object) -> None:
-        super().__init__()
-        self.threshold = nn.Parameter(torch.tensor(0.5))
-        self.components = PromptComponents(clip_text=False, modality_embedding=False, clip_image=False)
-
-    def encode_image(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the image, Bx3x256x256."""
-        return image
-
-    def forward(self, image: torch.Tensor, boxes: torch.Tensor, **_: object) -> torch.Tensor:
-        """Segment BxN boxes in the frame: mask logits BxNx256x256."""
-        y, x = torch.meshgrid(torch.arange(IMAGE_SIZE), torch.arange(IMAGE_SIZE), indexing="ij")
-        low, high = boxes[..., None, None, :2].unbind(-1), boxes[..., None, None, 2:].unbind(-1)
-        inside = (x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1])
-        return torch.where(inside, image[:, :1] - self.threshold, -1.0)
-
-    def decode(self, embedding: torch.Tensor, boxes: torch.Tensor, *_: object) -> SimpleNamespace:
-        """Return the masks as ``TorchBackend`` takes them."""
-        masks = self(embedding, boxes)
-        return SimpleNamespace(mask_logits=masks, iou=masks.sigmoid().mean(dim=(2, 3)), modality_logits=None)
-
-
-def start_nothing(**_: object) -> None:
-    """Stand for ``start_network``: there are no weights to load and no CLIP."""
