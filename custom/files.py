@@ -94,3 +94,9 @@ def is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> b
     """Tell whether a path leads into a folder, by its text: links are not followed, so that a folder may be one."""
     place, root = os.path.abspath(path), os.path.abspath(folder)
     return os.path.commonpath([place, root]) == root
+
+
+def files_below(folder: str | os.PathLike[str]) -> list[str]:
+    """List the files below a folder, at any depth, sorted; what cannot be looked into is passed over."""
+    found = (str(Path(place, name)) for place, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in found if os.path.isfile(path))

@@ -13,6 +13,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from custom.errors import InputError
+from custom.files import files_below
 from custom.images.decoding import decoding
 from custom.limits import BYTES, DEFLATE_RATIO
 
@@ -87,7 +88,7 @@ def list_series(folder: str | Path) -> Listing:
         raise InputError(folder, "folder", "no such folder", "a folder with DICOM files")
     found: dict[str, list[tuple[str, Dataset]]] = {}
     unreadable, others = [], 0
-    for path in sorted(str(path) for path in folder.rglob("*") if path.is_file()):
+    for path in files_below(folder):
         try:
             header = read_header(path, tags=_LISTED)
             with decoding(path, "DICOM file"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from custom.errors import InputError
+from custom.files import files_below
 from custom.inference.sources import DICOM_ENDINGS, ENDINGS, KINDS, stem
 from custom.json_files import read_json
 
@@ -154,8 +155,7 @@ def _free(name: str, used: Collection[str]) -> str:
 
 
 def _file_states(path: Path) -> list[list[Any]]:
-    walk = ((folder, name) for folder, _, names in os.walk(path) for name in names)  # passes over what vanishes
-    files = sorted(Path(*place) for place in walk) if os.path.isdir(path) else [path]
+    files = sorted(map(Path, files_below(path))) if os.path.isdir(path) else [path]
     states = []
     for file in files:
         try:

@@ -120,7 +120,7 @@ def test_fingerprint_of_a_series(tmp_path, write_series):
     assert fingerprint(case, {}) != first
 
 
-@pytest.mark.parametrize("image", ["a\0b.png", "x" * 5000 + ".png", "\ud800.png", "/", ".", "..", "../.."])
+@pytest.mark.parametrize("image", ["a\0b.png", "x" * 5000 + ".png", "\ud800.png", ".", ".."])
 def test_names_that_can_be_no_files(tmp_path, image):
     """They are a case like others, which fails when it is read; listing must not fail for all."""
     (case,) = list_cases(save_list(tmp_path / "list.json", {"image": image, "boxes": BOX}))[0]

@@ -16,11 +16,11 @@ def test_precision_that_the_graphs_do_not_have(exported, wanted, allowed, tmp_pa
         checkpoint="model.pt",
         digest="0" * 16,
         precision=exported,
-        components={},
+        components=dict.fromkeys(("clip_text", "modality_embedding", "clip_image", "content_cnn"), False),
         modalities=("US",),
         crop_size=64,
         clip_width=512,
-        graphs={},
+        graphs=dict.fromkeys(("encoder", "decoder"), {"inputs": {}, "outputs": {}}),
         made_with={},
     )
     write_folder(tmp_path / "exported", description, lambda folder: None)
