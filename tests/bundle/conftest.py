@@ -1,15 +1,19 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 
 def part_of(prepared, folder: Path, modalities: tuple[str, ...], training: int, validation: int) -> Path:
-    """Index some cases of a prepared set as a set of their own, over the same arrays."""
+    """Copy some cases of a prepared set as a set of their own."""
     index = json.loads((prepared.root / "dataset.json").read_text())
     for split, count in (("training", training), ("validation", validation)):
         cases = [c for m in modalities for c in [c for c in index[split] if c["modality"] == m][:count]]
-        index[split] = [c | {key: str(prepared.root / c[key]) for key in ("image", "label")} for c in cases]
+        for path in (case[key] for case in cases for key in ("image", "label")):
+            (folder / path).parent.mkdir(exist_ok=True)
+            shutil.copy(prepared.root / path, folder / path)
+        index[split] = cases
     index["modalities"] = [m for m in index["modalities"] if m in modalities]
     (folder / "dataset.json").write_text(json.dumps(index))
     return folder
