@@ -9,6 +9,8 @@ import numpy as np
 
 from custom.errors import InputError
 
+MAX_BOXES = np.iinfo(np.uint16).max
+
 
 def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str], *, slice_axis: int = 2) -> np.ndarray:
     """Check boxes against the image they are meant for.
@@ -32,7 +34,7 @@ def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str]
     names = [f"{axis}_{end}" for end in ("min", "max") for axis in axes]
     try:
         array = np.atleast_2d(np.asarray(boxes, dtype=np.float64))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(source, "boxes", repr(boxes)[:80], f"lists of {len(names)} numbers") from None
     _check_layout(array, names, source)
     sizes = np.array(shape[::-1])  # (x, y[, z])
@@ -66,6 +68,8 @@ def _check_layout(array: np.ndarray, names: Sequence[str], source: str | PathLik
         raise InputError(source, "boxes", "no box", allowed)
     if array.ndim != 2 or array.shape[1] not in (4, 6):
         raise InputError(source, "boxes", f"shape {array.shape}", allowed)
+    if len(array) > MAX_BOXES:
+        raise InputError(source, "boxes", f"{len(array)} boxes", f"at most {MAX_BOXES}, the ids of a label map")
     if array.shape[1] != len(names):
         kind = "a picture" if len(names) == 4 else "a volume"
         raise InputError(source, "boxes", f"{array.shape[1]} numbers a box for {kind}", allowed)

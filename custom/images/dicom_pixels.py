@@ -54,7 +54,7 @@ def check_frames(dataset: Dataset, path: str) -> None:
         InputError: one has more pixels than ``custom.limits`` allows.
     """
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and syntax.is_encapsulated and "PixelData" in dataset:
+    if syntax is not None and syntax.is_transfer_syntax and syntax.is_encapsulated and "PixelData" in dataset:
         for frame in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
             check_codestream(frame, path)
 

@@ -290,7 +290,7 @@ def test_folder_that_cannot_be_written_is_told_before_the_work(tmp_path):
 
 
 def test_nothing_is_left_of_finding_out(tmp_path):
-    engine = Engine(lambda *_: engine.terminate())
+    engine = Engine(lambda _, batch: (engine.terminate(), [batch])[1])
     ModalityMetric(metric_fn="dsc").attach(engine, "dice")
     ModalityReport(output_dir=tmp_path / "out").attach(engine)
     engine.run([item("a", "PET", [0.5])])
