@@ -21,7 +21,7 @@ from custom.errors import InputError
 from custom.export.folder import DESCRIPTION, read_description
 from custom.images.boxes import check_boxes
 from custom.inference import folder as inference
-from custom.inference.cases import fingerprint, list_cases
+from custom.inference.cases import list_cases
 from custom.inference.sources import read_input
 from custom.json_files import parse_json
 from custom.label_app.roi import parse_prompt
@@ -34,6 +34,7 @@ from data_prep.writer import Options, prepare_case
 from tests.reliability.fuzz import Target
 from tests.reliability.image_targets import AFFINE, COLOUR, GREY, VOLUME, VOLUME_LABEL
 from tests.reliability.mutation import mutate_json, mutate_lines, mutate_zip, sometimes
+from tests.reliability.stand_in import stand_in_model
 
 LABEL = np.zeros((12, 16), np.uint8)
 LABEL[2:8, 3:9] = 1
@@ -120,8 +121,7 @@ def _lists(folder: Path) -> list[bytes]:
 
 def _read_list(path: Path) -> None:
     for case in list_cases(path)[0]:
-        fingerprint(case, {})
-        inference._load(case, inference.Options())
+        inference._load(case, stand_in_model(), inference.Options())
 
 
 def _boxes(folder: Path) -> list[bytes]:

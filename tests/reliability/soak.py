@@ -66,7 +66,7 @@ def write_requests(folder: Path) -> tuple[list[tuple[Path, list, int]], list[tup
     for n, shape in enumerate(_SIZES):
         path = folder / f"{n}.png"
         Image.fromarray(scene(shape, n)).save(path)
-        good.append((path, [middle_box(shape), [0, 0, shape[1] - 1, shape[0] - 1], [3, 3, 3, 3]], 2))
+        good.append((path, [middle_box(shape), [0, 0, shape[1] - 1, shape[0] - 1], [3, 3, 4, 4]], 2))
     for n, shape in enumerate(_VOLUMES):
         path = write_volume(folder / f"{n}.nii.gz", scene(shape, n))
         good.append((path, [middle_box(shape)], 3))

@@ -68,6 +68,7 @@ def test_runs_orders_of_files_and_shares(tmp_path):
     assert determinism.folders_that_differ(stand_in_model(), listed, tmp_path / "out", Options()) == []
 
 
+@pytest.mark.slow
 def test_workers_of_an_evaluation(tmp_path):
     runs = {f"{n} workers": partial(run_evaluation, num_workers=n) for n in (0, 2)}
     assert determinism.runs_that_differ("evaluate", runs, tmp_path) == []

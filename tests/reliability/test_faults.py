@@ -18,7 +18,17 @@ def processes():
     return faults.Processes()
 
 
-@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.heavy])
+LONG = ("inference", "evaluate")  # MONAI's workflows take seconds to start, and each fault starts one twice
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+        for name, command in COMMANDS.items()
+        if not command.heavy
+    ],
+)
 def test_faults(processes, tmp_path, name):
     trials = Trials(COMMANDS[name], tmp_path / name, processes)
     for kind in (KILL, TERMINATE, FULL, CUT, READ_ONLY, VANISH, SLOW):

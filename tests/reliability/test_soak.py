@@ -1,3 +1,4 @@
+import mmap
 import threading
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def test_what_is_kept_is_found(tmp_path):
     kept_by_it, stop = [], threading.Event()
 
     def answer(*_):
-        kept_by_it.append((bytearray(b"x" * 200_000), open(__file__)))
+        memory = mmap.mmap(-1, 200_000)  # of its own: the allocator may have room left from earlier
+        memory.write(b"x" * 200_000)
+        kept_by_it.append((memory, open(__file__)))
         threading.Thread(target=stop.wait, daemon=True).start()
 
     kept = soak(answer, 40, tmp_path / "requests", bad_errors=ERRORS)

