@@ -120,7 +120,7 @@ def test_compiled_graphs_that_were_cut_off(exported, tmp_path, part):
     [
         slow(["--precision", "f16"], "precision: found 'f16'; allowed: f32, bf16, int8"),
         slow(["--precision", "int8"], "calibration: found None; allowed: a prepared data set with --precision int8"),
-        slow(["--calibration", "x"], "calibration: found 'x'; allowed: a prepared data set with --precision int8, noth"),
+        slow(["--calibration", "x"], "calibration: found 'x'; allowed: a prepared data set with --precision int8, no"),
         (["--precision", "int8", "--calibration", "nowhere"], "nowhere: dataset_dir: found no such folder"),
     ],
 )
