@@ -265,7 +265,7 @@ BAD = {
     "unknown image": ("case9", GOOD, "case9"),
     "no image": (None, GOOD, "image"),
     "a path": ("/etc/passwd", GOOD, "passwd"),
-    "a path upwards": ("../studies/case0.nii.gz", GOOD, "datastore"),
+    "a path upwards": ("../studies/case0.nii.gz", GOOD, "a name without /"),
     "a path in params": ("case0", GOOD | {"image": "/etc/passwd"}, "params.image"),
     "ending": ("case0", GOOD | {"result_extension": "/../x.nii"}, "result_extension"),
     "tag": ("case0", GOOD | {"label_tag": "../../x", "save_label": True}, "label_tag"),
