@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import fire
 import torch
 
+from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.handlers.checkpoint_files import write_checkpoint
 from custom.networks.checkpoint import OWN, read_state_dict, recognise_layout
@@ -64,10 +64,8 @@ def store(checkpoint: str, *, out: str) -> None:
 
 def main() -> None:
     """Run the command line; bad input is told in one line."""
-    try:
+    with told_in_one_line():
         fire.Fire(store)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
