@@ -45,7 +45,7 @@ _LONGEST_LINE = 12_000
 _LOG = "crash.txt"
 _ROOT = str(Path(__file__).resolve().parents[2])
 _CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-_CONTEXT.set_forkserver_preload(["tests.reliability.targets"])
+_CONTEXT.set_forkserver_preload(["tests.reliability.targets", "tests.reliability.security"])
 
 
 @dataclass(frozen=True)
