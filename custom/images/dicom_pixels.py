@@ -5,16 +5,35 @@ from __future__ import annotations
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder, pixel_array
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
 
 from custom.errors import InputError
+from custom.images import dicom_jpeg
 from custom.images.codestream import check_codestream
 from custom.images.decoding import check_size, decoding
 from custom.images.dicom_files import read_dataset
 from custom.images.dicom_planes import frame_group
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_SYNTAXES = "intact data: uncompressed, RLE, JPEG of 8 bits, lossless JPEG, JPEG-LS or JPEG 2000"
+_SYNTAXES = "intact data: uncompressed, RLE, JPEG, lossless JPEG, JPEG-LS or JPEG 2000"
+#: Transfer syntax -> pydicom's name of its decoder. Named, since GDCM, which would come first where it is installed,
+#: ends the process at some corrupt files.
+_DECODERS: dict[UID, str] = {
+    JPEGBaseline8Bit: "pillow",
+    **dict.fromkeys(dicom_jpeg.DECODER_DEPENDENCIES, "imagecodecs"),
+    **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), "pyjpegls"),
+    **dict.fromkeys((JPEG2000, JPEG2000Lossless), "pillow"),
+}
+for _syntax in dicom_jpeg.DECODER_DEPENDENCIES:
+    get_decoder(_syntax).add_plugin("imagecodecs", (dicom_jpeg.__name__, "decode_frame"))
 
 
 def read_frames(path: str) -> list[np.ndarray]:
@@ -64,7 +83,7 @@ def _decoded(dataset: Dataset, path: str) -> np.ndarray:
     if syntax is None:
         raise InputError(path, "TransferSyntaxUID", "nothing", "a transfer syntax")
     try:
-        return pixel_array(dataset)
+        return pixel_array(dataset, decoding_plugin=_DECODERS.get(syntax, ""))
     except (NotImplementedError, RuntimeError) as error:  # no decoder at all, none installed, or all of them failed
         found = f"{syntax} ({syntax.name}), which cannot be decoded ({' '.join(str(error).split())[:200]})"
         raise InputError(path, "TransferSyntaxUID", found, _SYNTAXES) from error

@@ -112,5 +112,5 @@ def safe_name(*parts: str) -> str:
     name = re.sub(r"[^A-Za-z0-9.+-]+", "_", joined).strip("._")
     if joined.isascii() and len(name) <= _LONGEST_NAME:
         return name or "case"
-    digits = hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    digits = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{name[: _LONGEST_NAME - 9]}_{digits}".lstrip("_")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from custom.errors import InputError
 
 ALL_IDS = "*"
+_ID = re.compile(r"[0-9]{1,9}")
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text is a label id: at most nine decimal digits."""
+    return _ID.fullmatch(text) is not None
 
 
 def parse_names(value: Any, source: str, field: str) -> dict[int | str, str]:
@@ -29,7 +36,7 @@ def parse_names(value: Any, source: str, field: str) -> dict[int | str, str]:
         raise InputError(source, field, repr(value), "an object of id -> name")
     names: dict[int | str, str] = {}
     for key, name in value.items():
-        if key != ALL_IDS and not (str(key).isdecimal() and int(key) > 0):
+        if key != ALL_IDS and not (is_id(str(key)) and int(key) > 0):
             raise InputError(source, field, repr(key), 'ids from 1 up, or "*"')
         names[key if key == ALL_IDS else int(key)] = str(name)
     return names

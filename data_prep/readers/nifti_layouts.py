@@ -14,6 +14,7 @@ from custom.files import is_inside
 from custom.images.nifti import NIFTI_ENDINGS, is_nifti
 from custom.json_files import read_json
 from data_prep.readers.base import TRAIN, VALIDATION
+from data_prep.readers.names import is_id
 
 INDEX = "dataset.json"
 _ALLOWED = f"the layout of nnU-Net v2 or MSD with {INDEX}, or folders of images and labels"
@@ -196,9 +197,9 @@ def _label_names(told: Mapping[str, Any], index: Path) -> dict[int | str, str]:
     names: dict[int | str, str] = {}
     for key, value in labels.items():
         one = value[0] if isinstance(value, list) and len(value) == 1 else value
-        if key.isdecimal() and isinstance(one, str):  # MSD: id -> name
+        if is_id(key) and isinstance(one, str):  # MSD: id -> name
             number, name = int(key), one
-        elif str(one).isdecimal():  # nnU-Net: name -> id
+        elif is_id(str(one)):  # nnU-Net: name -> id
             number, name = int(one), key
         else:
             raise InputError(

@@ -17,7 +17,14 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless, RTStructureSetStorage
+from pydicom.uid import (
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+    RTStructureSetStorage,
+)
 
 from custom.errors import InputError
 from custom.images.dicom import list_series, read_series
@@ -150,6 +157,7 @@ def _dicoms(folder: Path) -> list[bytes]:
         datasets.append(dataset)
     for syntax, encode in (
         (JPEGBaseline8Bit, imagecodecs.jpeg_encode),
+        (JPEGLosslessSV1, partial(imagecodecs.jpeg8_encode, lossless=True, predictor=1)),
         (JPEG2000Lossless, partial(imagecodecs.jpeg2k_encode, codecformat="j2k", reversible=True)),
         (JPEGLSLossless, imagecodecs.jpegls_encode),
     ):

@@ -2,9 +2,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from imagecodecs import jpeg8_encode
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
-from pydicom.uid import EnhancedCTImageStorage
+from pydicom.encaps import encapsulate
+from pydicom.uid import EnhancedCTImageStorage, HTJ2KLossless, JPEGLossless, JPEGLosslessSV1
 from scipy.spatial.transform import Rotation
 
 from custom.errors import InputError
@@ -187,6 +189,54 @@ def test_compressed(kind):
     np.testing.assert_array_equal(read_series(get_testdata_file(f"MR_small_{kind}.dcm")).array, plain)
 
 
+LOSSLESS = {JPEGLossless: 6, JPEGLosslessSV1: 1}  # transfer syntax -> predictor
+
+
+def compressed(dataset, path, syntax, content):
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.add_new("PixelData", "OB", encapsulate([content]))
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits"), [(np.uint8, 8), (np.uint16, 12), (np.uint16, 16), (np.int16, 12), (np.int16, 16)]
+)
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_lossless_jpeg(tmp_path, write_image, syntax, dtype, bits):
+    low = -(2 ** (bits - 1)) if dtype == np.int16 else 0
+    pixels = np.random.default_rng(2).integers(low, low + 2**bits, (6, 7)).astype(dtype)
+    stored = (pixels.astype(int) & (2**bits - 1)).astype(f"u{pixels.itemsize}")
+    content = jpeg8_encode(stored, lossless=True, predictor=LOSSLESS[syntax], bitspersample=bits)
+    path = tmp_path / "a.dcm"
+    compressed(write_image(path, pixels, BitsStored=bits, HighBit=bits - 1), path, syntax, bytes(content))
+    np.testing.assert_array_equal(read_series(path).array[0], pixels)
+
+
+def test_lossless_jpeg_in_colour(tmp_path, write_image):
+    pixels, path = np.random.default_rng(3).integers(0, 256, (6, 7, 3), np.uint8), tmp_path / "a.dcm"
+    colours = {"colorspace": "RGB", "outcolorspace": "RGB"}
+    content = jpeg8_encode(pixels, lossless=True, predictor=1, **colours)
+    compressed(write_image(path, pixels), path, JPEGLosslessSV1, bytes(content))
+    np.testing.assert_array_equal(read_series(path).array[0], pixels)
+
+
+def test_jpeg_of_12_bits():
+    array = read_series(get_testdata_file("JPGExtended.dcm")).array
+    assert array.shape == (1, 1024, 256) and 255 < array.max() < 4096
+
+
+@pytest.mark.parametrize("end", [1, 0.9, 0.5, 0.1])
+def test_corrupt_jpeg_is_refused(tmp_path, write_image, end):
+    """Whatever decoders are installed: one of them ended the process at such data."""
+    content = bytearray(jpeg8_encode(PIXELS[0].astype(np.uint16), lossless=True, predictor=1, bitspersample=16))
+    content[content.index(b"\xff\xc4") + 4] = 200  # more codes of a length than there can be
+    path = tmp_path / "a.dcm"
+    compressed(write_image(path, PIXELS[0]), path, JPEGLosslessSV1, bytes(content[: int(len(content) * end)]))
+    with pytest.raises(InputError, match="TransferSyntaxUID: found .*cannot be decoded"):
+        read_series(path)
+
+
 def test_modalities(tmp_path, write_image):
     assert set(DICOM_MODALITIES.values()) == set(MODALITIES)
     for number, (kind, part, ours) in enumerate(
@@ -281,9 +331,11 @@ def test_unreadable_files(tmp_path, write_image):
         list_series(tmp_path / "none")
 
 
-def test_no_decoder():
-    with pytest.raises(InputError, match=r"1\.2\.840\.10008\.1\.2\.4\.51 \(JPEG Extended"):
-        read_series(get_testdata_file("JPGExtended.dcm"))
+def test_no_decoder(tmp_path, write_image):
+    path = tmp_path / "a.dcm"
+    compressed(write_image(path, PIXELS[0]), path, HTJ2KLossless, b"some bytes")
+    with pytest.raises(InputError, match=r"1\.2\.840\.10008\.1\.2\.4\.201 \(High-Throughput"):
+        read_series(path)
 
 
 def test_several_pictures_without_a_place(tmp_path, write_image):

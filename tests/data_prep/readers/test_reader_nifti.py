@@ -123,6 +123,8 @@ def test_modality_of_a_channel(files, channel, modality, make):
         ({"0": "background", "1": "a", "12": "b"}, {1: "a", 12: "b"}),
         ({"background": 0, "whole": [1, 2], "core": [2]}, None),
         ({"a": 1.5}, None),
+        ({"a": 10**4000}, None),
+        ({"9" * 5000: "a"}, None),
         ({"background": 0}, None),
         (["a"], None),
         (None, None),

@@ -1,0 +1,38 @@
+"""Decoder of pydicom for lossless JPEG and JPEG of 12 bits, by libjpeg-turbo; an error in the data never ends it."""
+
+from __future__ import annotations
+
+import imagecodecs
+from pydicom.pixels.decoders.base import DecodeRunner
+from pydicom.uid import UID, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
+
+#: What pydicom asks of a module of decoders: transfer syntax -> packages.
+DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)}
+
+
+def is_available(uid: UID) -> bool:
+    """Return whether a transfer syntax can be decoded."""
+    return uid in DECODER_DEPENDENCIES and imagecodecs.JPEG8.available
+
+
+def decode_frame(source: bytes, runner: DecodeRunner) -> bytes:
+    """Decode one frame to its stored values, in the order row, column, sample; colours are not converted.
+
+    Raises:
+        ValueError: the data are corrupt, or of another size than the header tells.
+    """
+    # To and from the same colours: the values as they are, which is what pydicom converts afterwards.
+    colours = {} if runner.samples_per_pixel == 1 else {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}
+    try:
+        frame = imagecodecs.jpeg8_decode(source, **colours)  # HxW[x3]
+    except imagecodecs.Jpeg8Error as error:
+        raise ValueError(str(error)) from error
+    samples = (runner.samples_per_pixel,) if runner.samples_per_pixel > 1 else ()
+    if frame.shape != (runner.rows, runner.columns, *samples):
+        raise ValueError(f"a JPEG of shape {frame.shape}, not {(runner.rows, runner.columns, *samples)}")
+    runner.set_option("bits_allocated", frame.itemsize * 8)
+    runner.set_option("planar_configuration", 0)
+    unused = frame.itemsize * 8 - runner.bits_stored
+    if runner.pixel_representation and unused > 0:  # the sign is the highest of the bits stored
+        frame = (frame << unused).view(f"i{frame.itemsize}") >> unused
+    return frame.tobytes()
