@@ -87,9 +87,6 @@ def assert_same_weights(folder, reference, tolerance=0.0):
     first, second = (torch.load(f / "last.pt", weights_only=True)["model"] for f in (folder, reference))
     assert first.keys() == second.keys()
     for name in first:
-        # The bias of a key moves all scores of a softmax alike: no gradient but rounding, which Adam blows up.
-        if tolerance and name.endswith("k_proj.bias"):
-            continue
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=tolerance, msg=name)
 
 
@@ -167,7 +164,8 @@ def test_stopped_by_a_scheduler(reference, tmp_path):
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_double_batch(options, tmp_path):
     pair = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    settings = options | {"epochs": 1, "epoch_length": 40, "device": "cpu"}
+    # Adam turns a gradient of rounding alone into a whole step, which its epsilon is there to prevent.
+    settings = options | {"epochs": 1, "epoch_length": 40, "device": "cpu", "optimizer#eps": 1e-5}
     runs = {
         "one": start_program(tmp_path / "one", settings | {"batch_size": 2}),
         "two": start_program(tmp_path / "two", settings | {"batch_size": 1}, "multi_gpu_train", launcher=pair),
