@@ -39,12 +39,18 @@ _WRITING = ("w", "a", "x", "r+")
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 _DELAY = 0.05  # seconds for each input that is opened
 _REFUSALS = ("error: ", "failed: ", "skipped: ")  # how the commands begin the line that tells what went wrong
-_COUNTS = "changes and readings:"
+_COUNTS = "changes, openings, readings:"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One of ``FAULTS``; ``at`` is the number of the change or the reading, for ``CUT`` the bytes a file may have."""
+    """One of ``FAULTS``.
+
+    Attributes:
+        kind: which.
+        at: the number of the change, for ``FULL`` of the first file that cannot be opened for writing, for ``VANISH``
+            of the reading; for ``CUT`` the bytes a file may have.
+    """
 
     kind: str
     at: int = 1
@@ -52,11 +58,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code (minus the signal), what it said, and its numbers of changes and readings."""
+    """How a process ended: its exit code (minus the signal), what it said, and how often it did what.
+
+    A change of the output folder may be the opening of a file for writing; a reading is the opening of an input.
+    """
 
     code: int
     told: str
     changes: int
+    openings: int
     readings: int
 
 
@@ -77,7 +87,7 @@ class Processes:
             text = stream.read().decode(errors="replace")
         process.join()
         text, mark, counts = text.partition(_COUNTS)
-        return Ended(process.exitcode, text, *(map(int, counts.split()[:2]) if mark else (0, 0)))
+        return Ended(process.exitcode, text, *(map(int, counts.split()[:3]) if mark else (0, 0, 0)))
 
 
 def _child(command: Command, inputs: Path, out: Path, fault: Fault | None, said: Connection) -> None:
@@ -98,7 +108,7 @@ def _child(command: Command, inputs: Path, out: Path, fault: Fault | None, said:
     except Exception:
         code = 1
         sys.excepthook(*sys.exc_info())
-    print(_COUNTS, hook.changes, hook.readings)
+    print(_COUNTS, hook.changes, hook.openings, hook.readings)
     sys.exit(code)
 
 
@@ -109,7 +119,7 @@ class _Hook:
         folder, name = os.path.split(out)
         self.inputs, self.fault = inputs, fault
         self.places = (out, os.path.join(folder, f".{name}."))  # a folder is made beside its place
-        self.changes = self.readings = 0
+        self.changes = self.openings = self.readings = 0
 
     def __call__(self, event: str, arguments: tuple) -> None:
         if event != "open" and event not in _CHANGES:
@@ -118,9 +128,10 @@ class _Hook:
         writes = event != "open" or _writes(arguments)
         if path.startswith(self.places) and writes:
             self.changes += 1
+            self.openings += event == "open"
             if fault.kind in (KILL, TERMINATE) and self.changes == fault.at:
                 os.kill(os.getpid(), signal.SIGKILL if fault.kind == KILL else signal.SIGTERM)
-            if fault.kind == FULL and event == "open" and self.changes >= fault.at:
+            if fault.kind == FULL and event == "open" and self.openings >= fault.at:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
             if fault.kind == READ_ONLY:
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
@@ -170,7 +181,7 @@ class Trials:
         last = {
             KILL: self.undisturbed.changes,
             TERMINATE: self.undisturbed.changes,
-            FULL: self.undisturbed.changes,
+            FULL: self.undisturbed.openings,
             VANISH: self.undisturbed.readings,
             CUT: self.largest - 1,
         }.get(kind, 1)
