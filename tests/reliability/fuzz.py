@@ -7,6 +7,8 @@ writes the file of one execution into the present folder and reads it, to look a
 from __future__ import annotations
 
 import faulthandler
+import hashlib
+import json
 import math
 import multiprocessing
 import os
@@ -19,7 +21,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
@@ -28,6 +30,7 @@ from typing import Any, NamedTuple
 import fire
 
 from custom.errors import InputError
+from custom.files import write_whole
 from tests.reliability.mutation import Mutate, mutate_bytes
 from tests.reliability.report import PartReport
 
@@ -112,13 +115,19 @@ def run_target(target: Target, executions: int, seed: int) -> FuzzResult:
 
 
 def run_part(out: Path, *, scale: float) -> PartReport:
-    """Run the long part: ``scale`` * 200,000 executions of each target, spread over the processor's cores."""
+    """Run the long part: ``scale`` * 200,000 executions of each target, spread over the processor's cores.
+
+    Each share of a target is kept in ``out`` when it is done, so that the same command goes on where one was stopped;
+    a change of any program begins anew.
+    """
     from tests.reliability.targets import TARGETS
 
     start, executions = time.perf_counter(), max(1, round(EXECUTIONS * scale))
     shares = [(name, min(SHARE, executions - n), n // SHARE) for n in range(0, executions, SHARE) for name in TARGETS]
+    folder = out / _programs()
+    folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(lambda share: run(*share), shares))
+        results = list(pool.map(lambda share: _kept_share(folder, *share), shares))
     rows, failures = [], []
     for name in TARGETS:
         own = [result for (other, *_), result in zip(shares, results, strict=True) if other == name]
@@ -136,6 +145,24 @@ def run_part(out: Path, *, scale: float) -> PartReport:
             }
         )
     return PartReport("fuzz", rows, failures, time.perf_counter() - start)
+
+
+def _programs() -> str:
+    """Return eight digits that change with any program that is run here."""
+    found = hashlib.sha256()
+    for folder in ("custom", "data_prep", "tests/custom", "tests/reliability"):
+        for path in sorted(Path(_ROOT, folder).rglob("*.py")):
+            found.update(path.read_bytes())
+    return found.hexdigest()[:8]
+
+
+def _kept_share(folder: Path, name: str, executions: int, seed: int) -> FuzzResult:
+    """Return the result of a share that was run before, or run and keep it."""
+    path = folder / f"{name}_{seed}_{executions}.json"
+    if not path.exists():
+        result = run(name, executions, seed)
+        write_whole(path, lambda file: file.write(json.dumps(asdict(result)).encode()))
+    return FuzzResult(**json.loads(path.read_text()))
 
 
 def damaged(target: Target, seeds: Sequence[bytes], seed: int, number: int) -> bytes:

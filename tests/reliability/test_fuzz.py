@@ -11,7 +11,7 @@ import pytest
 
 from custom.errors import InputError
 from tests.reliability import fuzz, mutation
-from tests.reliability.fuzz import Target, damaged, run, run_target
+from tests.reliability.fuzz import FuzzResult, Target, damaged, run, run_target
 from tests.reliability.security import HOSTILE
 from tests.reliability.targets import TARGETS
 
@@ -130,6 +130,26 @@ def test_a_run_can_be_repeated():
     assert results[0].refused == results[1].refused
     files = [damaged(target, letters(None), seed, number) for seed in (0, 1) for number in range(50)]
     assert len(set(files)) > 90
+
+
+def test_the_long_part_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    asked = []
+
+    def answer(name, executions, seed):
+        asked.append((name, seed))
+        if len(asked) == 30:
+            raise KeyboardInterrupt
+        return FuzzResult(executions, executions - 1, 1, ["wrong"] if name == "png" else [], 0.5, 2.0)
+
+    monkeypatch.setattr(fuzz, "run", answer)
+    monkeypatch.setattr(fuzz.os, "cpu_count", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        fuzz.run_part(tmp_path, scale=0.1)
+    report = fuzz.run_part(tmp_path, scale=0.1)
+    assert len(set(asked)) == 2 * len(TARGETS) and all(row["tried"] == 20_000 for row in report.rows)
+    assert report.failures == ["png: wrong"] * 2
+    done = len(asked)
+    assert fuzz.run_part(tmp_path, scale=0.1).rows == report.rows and len(asked) == done
 
 
 @pytest.mark.parametrize("name", TARGETS)
