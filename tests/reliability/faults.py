@@ -254,18 +254,17 @@ def _last(told: str) -> str:
 def try_faults(
     names: Sequence[str], folder: Path, *, count: int, kinds: Sequence[str] = FAULTS, report: Callable = print
 ) -> tuple[list[dict[str, object]], list[str]]:
-    """Try the kinds of faults on commands, each at up to ``count`` places, a quarter of them in heavy commands.
+    """Try the kinds of faults on commands, each at up to ``count`` places.
 
     Returns:
         A row for each command, and a line for each thing that is not as it should be.
     """
     processes, rows, failures = Processes(), [], []
     for name in names:
-        start, command = time.perf_counter(), COMMANDS[name]
-        trials, places = Trials(command, folder / name, processes), -(-count // 4) if command.heavy else count
+        start, trials = time.perf_counter(), Trials(COMMANDS[name], folder / name, processes)
         row: dict[str, object] = {"command": name}
         for kind in kinds:
-            faults = trials.places(kind, places)
+            faults = trials.places(kind, count)
             found = [line for fault in faults for line in trials.run(fault)]
             row[kind] = f"{len(faults)} tried, {len(found)} wrong" if found else len(faults)
             failures += found
@@ -275,7 +274,7 @@ def try_faults(
 
 
 def run_part(out: Path, *, scale: float) -> PartReport:
-    """Try every fault on every command, at up to 20 places each, 5 in heavy commands (times ``scale``)."""
+    """Try every fault on every command, at up to 20 places each (times ``scale``)."""
     shutil.rmtree(out, ignore_errors=True)  # of an earlier run
     start = time.perf_counter()
     rows, failures = try_faults(list(COMMANDS), out, count=max(1, round(20 * scale)), report=partial(print, flush=True))

@@ -8,7 +8,7 @@ from custom.errors import InputError
 from tests.reliability.soak import SLOPE_LIMIT, soak, ways
 from tests.reliability.stand_in import stand_in_model
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what a process holds")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells what a process holds")
 ERRORS = (InputError, FileNotFoundError)
 
 
