@@ -33,7 +33,6 @@ _VOLUMES = ((4, 40, 60), (9, 64, 64))
 _BAD = 7  # every so many requests a bad one
 _DEEP = 10  # every so many requests a volume
 _WARM_UP = 0.2  # part of the requests that is not counted: caches and pools fill
-_PAGE = os.sysconf("SC_PAGE_SIZE") / 1024
 
 Answer = Callable[[Path, list, int], object]
 
@@ -96,7 +95,7 @@ def soak(answer: Answer, requests: int, folder: Path, *, bad_errors: tuple[type[
         except bad_errors:
             refused += 1
         if n >= warm:
-            memory.append((n, _resident()))
+            memory.append((n, _held()))
     gc.collect()
     after = _handles()
     numbers, sizes = np.array(memory).T
@@ -111,13 +110,20 @@ def soak(answer: Answer, requests: int, folder: Path, *, bad_errors: tuple[type[
     )
 
 
-def _resident() -> float:
-    """Return the resident memory of this process in KB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+def _held() -> int:
+    """Return the memory that this process holds for itself, swapped out or not, in KB.
+
+    Not the pages of files, as of libraries: the system drops and reads them as it likes. Files that stay mapped are
+    counted by ``_handles``.
+    """
+    told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return sum(int(told[key].split()[0]) for key in ("RssAnon", "RssShmem", "VmSwap"))
 
 
 def _handles() -> tuple[int, int]:
-    return len(os.listdir("/proc/self/fd")), threading.active_count()
+    """Return the numbers of files, open or mapped into memory, and of threads."""
+    mapped = sum("/" in line for line in Path("/proc/self/maps").read_text().splitlines())
+    return len(os.listdir("/proc/self/fd")) + mapped, threading.active_count()
 
 
 def as_command_line(model: Model, out: Path, path: Path, boxes: list, _: int) -> object:

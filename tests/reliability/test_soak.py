@@ -8,7 +8,7 @@ from custom.errors import InputError
 from tests.reliability.soak import SLOPE_LIMIT, soak, ways
 from tests.reliability.stand_in import stand_in_model
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells what a process holds")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what a process holds")
 ERRORS = (InputError, FileNotFoundError)
 
 
@@ -35,3 +35,15 @@ def test_what_is_kept_is_found(tmp_path):
     assert kept.slope > 150 > SLOPE_LIMIT and len(list(kept.problems())) == 3
     for _, file in kept_by_it:
         file.close()
+
+
+def test_mapped_files_that_are_kept_are_found(tmp_path):
+    """Closed, but still in memory, as an array of a file may be."""
+    kept_by_it = []
+
+    def answer(*_):
+        with open(__file__, "rb") as file:
+            kept_by_it.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    kept = soak(answer, 40, tmp_path / "requests", bad_errors=ERRORS)
+    assert kept.files[1] >= kept.files[0] + 30
