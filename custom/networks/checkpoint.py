@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 from os import PathLike
@@ -135,6 +136,25 @@ def convert_published(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Te
     return converted
 
 
+def read_in_own_layout(
+    path: str | PathLike[str], *, layouts: Sequence[str] = (OWN, PUBLISHED, LITE_MEDSAM)
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Read a checkpoint of one of some layouts, its tensors named as the project names them.
+
+    Returns:
+        The tensors, and the layout they had.
+
+    Raises:
+        InputError: a file that ``read_state_dict`` refuses, or a checkpoint of another layout.
+    """
+    tensors = read_state_dict(path)
+    layout = recognise_layout(tensors)
+    if layout not in layouts:
+        found = layout or f"a checkpoint of another network (first tensor {next(iter(tensors))!r})"
+        raise InputError(path, "checkpoint", found, ", ".join(layouts))
+    return (tensors if layout == OWN else convert_published(tensors)), layout
+
+
 def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_partial: bool = False) -> LoadReport:
     """Load a checkpoint into a network, whichever of the three layouts it has.
 
@@ -152,15 +172,10 @@ def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_part
     Raises:
         InputError: another network's checkpoint, a tensor of another shape, or a partial match not asked for.
     """
-    tensors = read_state_dict(path)
-    layout = recognise_layout(tensors)
-    if layout is None:
-        found = f"a checkpoint of another network (first tensor {next(iter(tensors))!r})"
-        raise InputError(path, "checkpoint", found, f"{OWN}, {PUBLISHED}, {LITE_MEDSAM}")
+    tensors, layout = read_in_own_layout(path)
     own_names = network.state_dict()
     expected = set(own_names)
     if layout != OWN:
-        tensors = convert_published(tensors)
         expected -= _NOT_IN_FOREIGN
     if layout == LITE_MEDSAM:
         expected = {name for name in expected if not is_new_branch(name)}

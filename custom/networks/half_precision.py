@@ -12,7 +12,7 @@ import torch
 from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.handlers.checkpoint_files import write_checkpoint
-from custom.networks.checkpoint import OWN, read_state_dict, recognise_layout
+from custom.networks.checkpoint import OWN, read_in_own_layout
 
 #: Smaller tensors (norms, biases, tokens, the positional frequencies) stay as they are: they weigh nothing.
 SMALLEST = 10_000
@@ -53,10 +53,7 @@ def store(checkpoint: str, *, out: str) -> None:
     Raises:
         InputError: not one of the project's checkpoints, or a number that float16 cannot hold.
     """
-    tensors = read_state_dict(checkpoint)
-    layout = recognise_layout(tensors)
-    if layout != OWN:
-        raise InputError(checkpoint, "checkpoint", layout or "another network's", OWN)
+    tensors, _ = read_in_own_layout(checkpoint, layouts=(OWN,))
     path = Path(str(out))
     write_checkpoint(path, halve(tensors, source=checkpoint))
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
