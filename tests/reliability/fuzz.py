@@ -157,10 +157,13 @@ def _programs() -> str:
 
 
 def _kept_share(folder: Path, name: str, executions: int, seed: int) -> FuzzResult:
-    """Return the result of a share that was run before, or run and keep it."""
+    """Return the result of a share that was run before, or run and keep it; one that was not run is a failure."""
     path = folder / f"{name}_{seed}_{executions}.json"
     if not path.exists():
-        result = run(name, executions, seed)
+        try:
+            result = run(name, executions, seed)
+        except NotReadyError as error:  # the other shares have still something to tell; this one is run the next time
+            return FuzzResult(0, 0, 0, [f"seed {seed}: {error}"], 0.0, 0.0)
         write_whole(path, lambda file: file.write(json.dumps(asdict(result)).encode()))
     return FuzzResult(**json.loads(path.read_text()))
 
@@ -169,6 +172,10 @@ def damaged(target: Target, seeds: Sequence[bytes], seed: int, number: int) -> b
     """Return the damaged file of one execution."""
     rng = Random(f"{seed}/{number}")
     return target.mutate(rng, rng.choice(seeds))
+
+
+class NotReadyError(RuntimeError):
+    """A process ended before its first execution."""
 
 
 class _State(NamedTuple):
@@ -209,7 +216,7 @@ def _run_process(target: Target, folder: Path, numbers: range, seed: int, state:
     if problem is None and process.exitcode:
         log = (folder / _LOG).read_text(errors="replace")
         if math.isinf(state[1]):
-            raise RuntimeError(f"the target cannot be made ready: {log}")
+            raise NotReadyError(f"the target cannot be made ready: code {process.exitcode} {log}".strip())
         problem = f"the process ended with code {process.exitcode}: {' '.join(log.split())[:600]}"
     return failures if problem is None else [*failures, f"seed {seed}, execution {int(state[0])}: {problem}"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from custom.errors import InputError
 from tests.reliability import fuzz, mutation
-from tests.reliability.fuzz import FuzzResult, Target, damaged, run, run_target
+from tests.reliability.fuzz import FuzzResult, NotReadyError, Target, damaged, run, run_target
 from tests.reliability.security import HOSTILE
 from tests.reliability.targets import TARGETS
 
@@ -119,7 +119,7 @@ def test_a_reader_that_hangs_is_stopped(monkeypatch):
 
 
 def test_a_target_that_cannot_be_made_ready():
-    with pytest.raises(RuntimeError, match="cannot be made ready"):
+    with pytest.raises(NotReadyError, match="cannot be made ready: code 1 Process"):
         run_target(Target("a", fine, fine), 3, 0)
 
 
@@ -150,6 +150,24 @@ def test_the_long_part_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert report.failures == ["png: wrong"] * 2
     done = len(asked)
     assert fuzz.run_part(tmp_path, scale=0.1).rows == report.rows and len(asked) == done
+
+
+def test_a_share_that_could_not_be_run_stops_no_other(tmp_path, monkeypatch):
+    asked = []
+
+    def answer(name, executions, seed):
+        asked.append(name)
+        if asked.count("png") == 1 and name == "png":
+            raise NotReadyError("the target cannot be made ready: code 255")
+        return FuzzResult(executions, executions - 1, 1, [], 0.5, 2.0)
+
+    monkeypatch.setattr(fuzz, "run", answer)
+    monkeypatch.setattr(fuzz.os, "cpu_count", lambda: 1)
+    report = fuzz.run_part(tmp_path, scale=0.01)
+    assert report.failures == ["png: seed 0: the target cannot be made ready: code 255"]
+    assert {row["target"] for row in report.rows if row["tried"]} == TARGETS.keys() - {"png"}
+    report = fuzz.run_part(tmp_path, scale=0.01)
+    assert report.failures == [] and len(asked) == len(TARGETS) + 1
 
 
 @pytest.mark.parametrize("name", TARGETS)
