@@ -192,7 +192,7 @@ def _nodes(value: Any) -> Any:
 def _value(rng: Random) -> Any:
     if rng.random() < 0.05:
         depth: Any = []
-        for _ in range(rng.choice((3, 400))):
+        for _ in range(rng.choice((3, 250))):  # three of them inside of each other can still be written
             depth = [depth]
         return depth
     return json.loads(json.dumps(rng.choice(_VALUES)))  # a copy

@@ -192,6 +192,12 @@ def test_mutations_change_something(name, tmp_path):
     assert sum(mutate(Random(n), seed) != seed for n in range(40)) > 30
 
 
+def test_deep_values_inside_of_each_other_can_be_written(tmp_path):
+    """This execution puts a deeply nested value inside of another one; no file, no trial."""
+    target = TARGETS["coco"]
+    assert damaged(target, target.seeds(tmp_path), 16, 8219).count(b"[") > 500
+
+
 def test_replay_writes_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError):
