@@ -19,6 +19,7 @@ from custom.errors import InputError
 from custom.images.codestream import check_codestream
 from custom.images.decoding import as_label, check_size, decoding
 from custom.images.tiff_layout import check_directories
+from custom.images.tiff_lzw import check_codes
 from custom.limits import PIXELS
 
 _TIFF_ENDINGS = (".tif", ".tiff")
@@ -158,7 +159,7 @@ def _read_tiff(file: tifffile.TiffFile, path: str | Path) -> tuple[np.ndarray, t
     if page.compression in _NESTED:
         found = getattr(page.compression, "name", page.compression)
         raise InputError(path, "compression", found, "none, PackBits, LZW, Deflate, LZMA, Zstd, JPEG")
-    if page.compression in _JPEG:
+    if page.compression in _JPEG or page.compression == COMPRESSION.LZW:
         _check_segments(file, series, page, path)
     array = series.asarray()
     if "S" in sizes:
@@ -172,13 +173,19 @@ def _read_tiff(file: tifffile.TiffFile, path: str | Path) -> tuple[np.ndarray, t
 def _check_segments(
     file: tifffile.TiffFile, series: tifffile.TiffPageSeries, first: tifffile.TiffPage, path: str | Path
 ) -> None:
-    """Check the sizes that the JPEG strips or tiles of a TIFF declare themselves."""
-    check_codestream(first.jpegtables or b"", path)
+    """Check the sizes that the JPEG strips or tiles of a TIFF declare themselves, and the codes of LZW ones."""
+    jpeg = first.compression in _JPEG
+    if jpeg:
+        check_codestream(first.jpegtables or b"", path)
     for page in series.pages:
         if page is not None:
             for offset, size in zip(page.dataoffsets, page.databytecounts, strict=False):
                 file.filehandle.seek(offset)
-                check_codestream((first.jpegheader or b"") + file.filehandle.read(size), path)
+                data = file.filehandle.read(size)
+                if jpeg:
+                    check_codestream((first.jpegheader or b"") + data, path)
+                else:
+                    check_codes(data, path, reverse_bits=first.fillorder == 2)
 
 
 def _displayed(array: np.ndarray, page: tifffile.TiffPage, path: str | Path) -> np.ndarray:
