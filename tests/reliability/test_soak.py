@@ -37,6 +37,23 @@ def test_what_is_kept_is_found(tmp_path):
         file.close()
 
 
+@pytest.mark.parametrize(("every", "found"), [(1, True), (10, True), (12, True), (40, False)])
+def test_steps_are_found_unless_there_is_only_one(tmp_path, every, found):
+    """40 requests, of which the last 32 count: a step of 5 MB each so many requests."""
+    kept_by_it, asked = [], []
+
+    def answer(*_):
+        asked.append(None)
+        if len(asked) % every == every // 2:
+            memory = mmap.mmap(-1, 5_000_000)
+            memory.write(b"x" * 5_000_000)
+            kept_by_it.append(memory)
+
+    kept = soak(answer, 40, tmp_path / "requests", bad_errors=ERRORS)
+    assert (kept.slope > SLOPE_LIMIT) == found
+    assert kept.grown > 4
+
+
 def test_mapped_files_that_are_kept_are_found(tmp_path):
     """Closed, but still in memory, as an array of a file may be."""
     kept_by_it = []
