@@ -1,14 +1,20 @@
-"""Scores over the looseness of the boxes, as a figure."""
+"""Scores over the looseness of the boxes, as a figure: ``python -m custom.report.robustness_figure CSV --out PNG``."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import fire
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from custom.command_line import told_in_one_line
+from custom.errors import InputError
+from custom.files import write_whole
 from custom.report.runs import METRICS
 
 _LABELS = {"shift": "every side moved outwards (pixels of 256)", "enlargement": "box enlarged (%)"}
@@ -38,3 +44,32 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
     image = BytesIO()
     figure.savefig(image, format="png")
     return image.getvalue()
+
+
+def redraw(table: str, out: str = "robustness.png") -> None:
+    """Draw the curves of a ``robustness.csv`` again, without any evaluation.
+
+    Args:
+        table: the file.
+        out: the PNG to write.
+
+    Raises:
+        InputError: the file cannot be read, or a column or a number is missing.
+    """
+    path = Path(str(table))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{**row, **{key: float(row[key]) for key in ("value", *METRICS)}} for row in csv.DictReader(file)]
+    except OSError as error:
+        raise InputError(path, "table", error.strerror, "a robustness.csv") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(path, "table", f"{error}", "the columns and numbers of a robustness.csv") from error
+    if not rows or not {"checkpoint", "boxes"} <= rows[0].keys():
+        raise InputError(path, "table", "no lines or no checkpoints", "the lines of a robustness.csv")
+    image = draw(rows)
+    write_whole(Path(str(out)), lambda file: file.write(image))
+
+
+if __name__ == "__main__":
+    with told_in_one_line():
+        fire.Fire(redraw, name="python -m custom.report.robustness_figure")
