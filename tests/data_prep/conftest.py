@@ -59,3 +59,11 @@ def call(monkeypatch, capsys):
         return code, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Return an empty source folder."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    return folder
