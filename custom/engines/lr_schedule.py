@@ -7,29 +7,42 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from custom.networks.mcp_medsam import is_new_branch
+from custom.networks.tiny_vit import EMBEDDING_WIDTH
 
 _CLASSIFIER = "mask_decoder.modality_head."
 
 
-def parameter_groups(network: nn.Module, *, lr: float, new_branch_lr: float) -> list[dict[str, object]]:
-    """Split the trainable parameters into what LiteMedSAM has and what MCP-MedSAM adds to it.
+def parameter_groups(
+    network: nn.Module, *, lr: float, new_branch_lr: float, scaling: bool = True
+) -> list[dict[str, object]]:
+    """Split the trainable parameters into what LiteMedSAM has and what MCP-MedSAM adds to it, by learning rate.
 
     The new branches start from zero weights. Adam's first steps move every weight by the learning rate, whatever the
-    gradient's size, so a zero convolution over thousands of inputs overshoots by far more than the signal it is added
-    to, and LiteMedSAM's accuracy is lost within two steps; at a fiftieth of the rate it is kept. The modality
-    classifier is new, too, but no mask depends on it: it learns at the full rate.
+    gradient's size, so that a zero layer's answer moves by the rate times the number of its inputs: a convolution over
+    thousands of them overshoots by far more than the signal it is added to, and LiteMedSAM's accuracy is lost within
+    two steps. With ``scaling``, layers of more inputs than the network is wide learn slower in that proportion. The
+    modality classifier is new, too, but no mask depends on it: it learns at the full rate.
 
     Args:
         network: an ``MCPMedSAM``.
         lr: learning rate of the layers LiteMedSAM has, and of the classifier.
-        new_branch_lr: learning rate of the other layers it has not; ``lr`` gives the paper's single rate.
+        new_branch_lr: learning rate of the other layers it has not.
+        scaling: cut it to 256 / inputs in those with more inputs, e.g. to a ninth in the decoder's 3x3 convolutions;
+            False with ``new_branch_lr`` as ``lr`` is the paper's single rate.
     """
-    groups: dict[float, list[nn.Parameter]] = {lr: [], new_branch_lr: []}
+    groups: dict[float, list[nn.Parameter]] = {lr: []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            slow = is_new_branch(name) and not name.startswith(_CLASSIFIER)
-            groups[new_branch_lr if slow else lr].append(parameter)
+            rate = lr
+            if is_new_branch(name) and not name.startswith(_CLASSIFIER):
+                rate = new_branch_lr * (min(1.0, EMBEDDING_WIDTH / _inputs(parameter)) if scaling else 1.0)
+            groups.setdefault(rate, []).append(parameter)
     return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+
+
+def _inputs(parameter: nn.Parameter) -> int:
+    """Return how many inputs a layer with these weights sums up: OxI -> I, OxIxHxW -> I * H * W, a bias 1."""
+    return parameter[0].numel() if parameter.ndim > 1 else 1
 
 
 def step_decay_then_final(

@@ -37,17 +37,46 @@ def test_warmup_counts_iterations():
     assert rates(2, 2e-4, iterations_per_epoch=3, warmup=4) == [pytest.approx([0.5e-4, 1e-4, 1.5e-4, 5e-5, 5e-5, 5e-5])]
 
 
-def test_new_branches_are_a_group_of_their_own():
+def rate_of(groups, parameter):
+    return next(group["lr"] for group in groups if any(parameter is p for p in group["params"]))
+
+
+def test_new_branches_learn_at_a_rate_of_their_own():
     network = MCPMedSAM(freeze_image_encoder=True)
-    lite, new = parameter_groups(network, lr=2e-4, new_branch_lr=2e-5)
+    lite, new = groups = parameter_groups(network, lr=2e-4, new_branch_lr=2e-5, scaling=False)
     assert (lite["lr"], new["lr"]) == (2e-4, 2e-5)
-    ids = {id(p) for p in new["params"]}
-    assert id(network.prompt_encoder.content_cnn.head.weight) in ids and id(network.mask_decoder.join.weight) in ids
-    ids = {id(p) for p in lite["params"]}
-    assert id(network.mask_decoder.mask_tokens) in ids and id(network.mask_decoder.modality_head.fc1.weight) in ids
+    assert rate_of(groups, network.prompt_encoder.content_cnn.head.weight) == 2e-5
+    assert rate_of(groups, network.mask_decoder.join.weight) == 2e-5
+    assert rate_of(groups, network.mask_decoder.mask_tokens) == 2e-4
+    assert rate_of(groups, network.mask_decoder.modality_head.fc1.weight) == 2e-4
     trainable = sum(p.requires_grad for p in network.parameters())
     assert len(lite["params"]) + len(new["params"]) == trainable
 
 
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("prompt_encoder.modality_embed.weight", 256),
+        ("prompt_encoder.modality_mlp.fc1.weight", 512),
+        ("prompt_encoder.content_cnn.stem.weight", 3 * 3 * 3),
+        ("prompt_encoder.content_cnn.head.weight", 256 * 5 * 5),
+        ("prompt_encoder.content_cnn.head.bias", 1),
+        ("mask_decoder.film_weight.weight", 256),
+        ("mask_decoder.join.weight", 512),
+        ("mask_decoder.content_block.conv2.weight", 256 * 3 * 3),
+    ],
+)
+def test_layers_of_many_inputs_learn_slower(name, inputs):
+    network = MCPMedSAM(freeze_image_encoder=True)
+    groups = parameter_groups(network, lr=2e-4, new_branch_lr=1e-4)
+    assert rate_of(groups, network.get_parameter(name)) == pytest.approx(1e-4 * min(1, 256 / inputs))
+
+
+def test_what_lite_medsam_has_keeps_its_rate_however_many_inputs():
+    network = MCPMedSAM()
+    groups = parameter_groups(network, lr=2e-4, new_branch_lr=1e-4)
+    assert rate_of(groups, network.get_parameter("mask_decoder.transformer.blocks.0.mlp.3.weight")) == 2e-4
+
+
 def test_one_rate_is_one_group():
-    assert len(parameter_groups(MCPMedSAM(), lr=2e-4, new_branch_lr=2e-4)) == 1
+    assert len(parameter_groups(MCPMedSAM(), lr=2e-4, new_branch_lr=2e-4, scaling=False)) == 1
