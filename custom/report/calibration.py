@@ -22,6 +22,7 @@ from custom.files import write_whole
 from custom.handlers.mask_report import COLUMNS, MASKS_FILE
 from custom.modalities import MODALITIES, canonical_modality
 from custom.report.calibration_figure import draw
+from custom.report.rows import read_rows
 
 BINS = 10
 ALL, MEAN = "all", "mean"
@@ -72,12 +73,7 @@ def read_masks(folder: Path) -> Masks:
     path = folder / MASKS_FILE
     if not path.is_file():
         raise InputError(folder, MASKS_FILE, "no such file", "the folder of an evaluation with --mask_report True")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
-        if missing:
-            raise InputError(path, "columns", f"no {', '.join(missing)}", ", ".join(COLUMNS))
-        values = [_values(row, f"{path} line {number}") for number, row in enumerate(rows, start=2)]
+    values = [_values(row, f"{path} line {number}") for number, row in read_rows(path, COLUMNS)]
     if not values:
         raise InputError(path, "masks", "none", "one at least")
     predicted, true, modality, told = zip(*values, strict=True)

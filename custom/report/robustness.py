@@ -21,14 +21,13 @@ from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.experiments import BUNDLE_COMMAND, BundleError
 from custom.files import write_whole
-from custom.report.robustness_figure import draw
+from custom.report.robustness_figure import COLUMNS, draw
 from custom.report.runs import METRICS
 
 #: Outward shift of every side, in pixels of the 256 frame.
 SHIFTS = (0, 5, 10, 20)
 #: Relative enlargement of the tight box, in percent.
 ENLARGEMENTS = (0, 10, 20, 30, 50)
-COLUMNS = ("checkpoint", "boxes", "value", *METRICS)
 SETTINGS_FILE, BOXES_FILE, SUMMARY_FILE = "settings.json", "boxes.json", "summary.json"
 # Where a point is computed, not what; these may change when the command carries on.
 _MACHINE_KEYS = ("device", "num_workers")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,8 +14,11 @@ from matplotlib.figure import Figure
 from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.files import write_whole
+from custom.report.rows import read_rows
 from custom.report.runs import METRICS
 
+#: The columns of ``robustness.csv``.
+COLUMNS = ("checkpoint", "boxes", "value", *METRICS)
 _LABELS = {"shift": "every side moved outwards (pixels of 256)", "enlargement": "box enlarged (%)"}
 
 
@@ -56,16 +58,14 @@ def redraw(table: str, out: str = "robustness.png") -> None:
     Raises:
         InputError: the file cannot be read, or a column or a number is missing.
     """
-    path = Path(str(table))
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [{**row, **{key: float(row[key]) for key in ("value", *METRICS)}} for row in csv.DictReader(file)]
-    except OSError as error:
-        raise InputError(path, "table", error.strerror, "a robustness.csv") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(path, "table", f"{error}", "the columns and numbers of a robustness.csv") from error
-    if not rows or not {"checkpoint", "boxes"} <= rows[0].keys():
-        raise InputError(path, "table", "no lines or no checkpoints", "the lines of a robustness.csv")
+    path, rows = Path(str(table)), []
+    for number, row in read_rows(path, COLUMNS):
+        try:
+            rows.append({**row, **{column: float(row[column]) for column in ("value", *METRICS)}})
+        except (TypeError, ValueError) as error:
+            raise InputError(path, f"line {number}", error, "numbers in value, " + ", ".join(METRICS)) from None
+    if not rows:
+        raise InputError(path, "lines", "none", "the lines of a robustness.csv")
     image = draw(rows)
     write_whole(Path(str(out)), lambda file: file.write(image))
 

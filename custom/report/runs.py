@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from custom.errors import InputError
 from custom.modalities import canonical_modality
+from custom.report.rows import read_rows
 
 METRICS = ("dsc", "nsd")
 CASES_FILE = "cases.csv"
@@ -109,25 +109,20 @@ def _file(folder: Path) -> Path | None:
 
 
 def _read(path: Path) -> dict[tuple[str, str, int], dict[str, float]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        missing = [column for column in _COLUMNS if column not in (rows.fieldnames or ())]
-        if missing:
-            raise InputError(path, "columns", f"no {', '.join(missing)}", ", ".join(_COLUMNS))
-        table, seen = {}, set()
-        for row in rows:
-            where = f"line {rows.line_num}"
-            try:
-                case, masks = row["case"], int(row["n_masks"])
-                scores = {metric: float(row[metric]) for metric in METRICS}
-            except (TypeError, ValueError) as error:
-                raise InputError(path, where, error, "a case with its number of masks and its scores") from None
-            if not all(math.isfinite(score) for score in scores.values()):
-                raise InputError(path, where, f"{scores}", "finite scores")
-            if case in seen:
-                raise InputError(path, where, f"{case!r} again", "each case once")
-            seen.add(case)
-            table[case, canonical_modality(row["modality"], f"{path}, {where}"), masks] = scores
+    table, seen = {}, set()
+    for number, row in read_rows(path, _COLUMNS):
+        where = f"line {number}"
+        try:
+            case, masks = row["case"], int(row["n_masks"])
+            scores = {metric: float(row[metric]) for metric in METRICS}
+        except (TypeError, ValueError) as error:
+            raise InputError(path, where, error, "a case with its number of masks and its scores") from None
+        if not all(math.isfinite(score) for score in scores.values()):
+            raise InputError(path, where, f"{scores}", "finite scores")
+        if case in seen:
+            raise InputError(path, where, f"{case!r} again", "each case once")
+        seen.add(case)
+        table[case, canonical_modality(row["modality"], f"{path}, {where}"), masks] = scores
     if not table:
         raise InputError(path, "cases", "none", "at least one case")
     return table

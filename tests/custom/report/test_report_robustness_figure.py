@@ -31,16 +31,17 @@ def test_the_table_gives_the_numbers_that_are_drawn(tmp_path, monkeypatch):
     ("text", "found"),
     [
         (None, "No such file"),
-        (HEADER, "no lines"),
-        ("checkpoint,boxes,value,dsc\na,shift,0,80\n", "nsd"),
-        (HEADER + "a,shift,0,80.0,much\n", "much"),
-        (HEADER + "a,shift,0\n", "NoneType"),
-        ("value,dsc,nsd\n0,80,70\n", "no checkpoints"),
+        (HEADER, "lines: found none"),
+        ("checkpoint,boxes,value,dsc\na,shift,0,80\n", "columns: found no nsd"),
+        (HEADER + LINES + "a,shift,0,80.0,much\n", "line 5: found .*much"),
+        (HEADER + "a,shift,0\n", "line 2: found .*NoneType"),
+        (b"\xff\xfe", "file: found"),
+        ("value,dsc,nsd\n0,80,70\n", "columns: found no checkpoint, boxes"),
     ],
 )
 def test_a_table_that_cannot_be_drawn_is_told_and_nothing_is_written(tmp_path, text, found):
     if text is not None:
-        (tmp_path / "robustness.csv").write_text(text)
+        (tmp_path / "robustness.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=found):
         redraw(str(tmp_path / "robustness.csv"), str(tmp_path / "out.png"))
     assert not Path(tmp_path / "out.png").exists()
