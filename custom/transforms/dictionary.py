@@ -122,6 +122,8 @@ class RandBoxd(Randomizable, MapTransform):
         max_shift: largest shift, in pixels of the 256 frame.
         max_scale: with more than 0, each side also moves by a share of the box: ``scale`` of ``Boxd``, drawn evenly
             from 0 to this for each side.
+        loose_prob: share of the boxes drawn carelessly: their sides move by 0 to ``loose_shift`` pixels instead.
+        loose_shift: largest shift of such a box, in pixels of the 256 frame.
         box_key: where the boxes go.
         seeded_by: keys whose values fix the draw (the boxes of an evaluation must not change from run to run);
             none for a random draw.
@@ -133,15 +135,23 @@ class RandBoxd(Randomizable, MapTransform):
         *,
         max_shift: int = 5,
         max_scale: float = 0.0,
+        loose_prob: float = 0.0,
+        loose_shift: int = 20,
         box_key: str = "boxes",
         seeded_by: Sequence[str] = (),
     ) -> None:
         MapTransform.__init__(self, keys)
-        self.max_shift, self.max_scale, self.box_key, self.seeded_by = max_shift, max_scale, box_key, tuple(seeded_by)
+        self.max_shift, self.max_scale = max_shift, max_scale
+        self.loose_prob, self.loose_shift = loose_prob, loose_shift
+        self.box_key, self.seeded_by = box_key, tuple(seeded_by)
 
     def randomize(self, data: int) -> dict[str, torch.Tensor]:
         """Draw the shifts of a number of boxes, Nx4, and their enlargements, Nx4, where there are any."""
-        drawn = {"shift": torch.from_numpy(self.R.randint(0, self.max_shift + 1, size=(data, 4))).float()}
+        shift = self.R.randint(0, self.max_shift + 1, size=(data, 4))
+        if self.loose_prob:
+            loose = self.R.uniform(size=(data, 1)) < self.loose_prob
+            shift = np.where(loose, self.R.randint(0, self.loose_shift + 1, size=(data, 4)), shift)
+        drawn = {"shift": torch.from_numpy(shift).float()}
         if self.max_scale:
             drawn["scale"] = torch.from_numpy(self.R.uniform(0, self.max_scale, size=(data, 4))).float()
         return drawn

@@ -32,7 +32,7 @@ def square(x=30, y=20, side=20):
 
 def configured(**switches):
     """Return the training's transforms after the two loaders, up to the frame."""
-    keys = ("flip_prob", "affine_prob", "intensity_prob", "box_shift", "box_scale")
+    keys = ("flip_prob", "affine_prob", "intensity_prob", "box_shift", "box_scale", "loose_prob", "loose_shift")
     config = json.loads(TRAIN.read_text())
     steps = config["train"]["preprocessing"]["transforms"][2:]
     names = [step["_target_"].split(".")[-1] for step in steps]
@@ -76,6 +76,16 @@ def test_random_enlargement():
     assert -1e-5 <= shares.min() < 0.02 and 0.38 < shares.max() <= 0.4 + 1e-5
     assert shares.mean() == pytest.approx(0.2, abs=0.01)
     assert torch.corrcoef(shares.T).triu(1).abs().max() < 0.2  # the sides are drawn apart
+
+
+def test_loose_boxes():
+    masks = {"label": torch.from_numpy(np.stack([square()] * 400))}
+    boxes = RandBoxd("label", loose_prob=0.25, loose_shift=8).set_random_state(seed=1)(masks)["boxes"]
+    shifts = (boxes - torch.tensor([30, 20, 49, 39])) * torch.tensor([-1, -1, 1, 1]) * 256 / 90
+    assert -1e-4 <= shifts.min() and shifts.max() == pytest.approx(8, abs=1e-4)
+    wide = (shifts > 5.5).float()  # a third of the sides of a quarter of the boxes
+    assert wide.mean() == pytest.approx(0.25 / 3, abs=0.02)
+    assert torch.corrcoef(wide.T).triu(1)[wide.new_ones(4, 4).triu(1) > 0].min() > 0.1  # a box is loose on all sides
 
 
 def test_contrast_keeps_range_and_order():
