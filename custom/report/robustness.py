@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -21,6 +21,7 @@ from custom.command_line import told_in_one_line
 from custom.errors import InputError
 from custom.experiments import BUNDLE_COMMAND, BundleError
 from custom.files import write_whole
+from custom.report.checkpoints import named_checkpoints
 from custom.report.robustness_figure import COLUMNS, draw
 from custom.report.runs import METRICS
 
@@ -81,7 +82,7 @@ def robustness(*checkpoints: str, dataset_dir: str, out: str = "robustness", **o
     Raises:
         InputError: no such checkpoint, two of one name, or a folder that holds a point of other settings.
     """
-    named = _named(checkpoints)
+    named = named_checkpoints(checkpoints)
     reserved = next((key for key in overrides if key in _OWN_KEYS), None)
     if reserved:
         raise InputError("arguments", f"--{reserved}", "a key that cannot be set here", "the other keys of the configs")
@@ -159,22 +160,6 @@ def _evaluate(point: Point, folder: Path, overrides: Mapping[str, Any]) -> None:
     if code:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise BundleError(f"{point.name}, {point.title} ended with code {code}: {lines[-1].strip()} ({log})")
-
-
-def _named(checkpoints: Sequence[object]) -> dict[str, Path]:
-    named: dict[str, Path] = {}
-    for text in map(str, checkpoints):
-        before, equals, after = text.rpartition("=")
-        path = Path(after).absolute()
-        name = before if equals else path.stem
-        if not path.is_file():
-            raise InputError("arguments", "checkpoint", text, "a file, or NAME=FILE")
-        if name in named or not name or "/" in name:
-            raise InputError("arguments", "checkpoint", text, "a name for each that differs: NAME=FILE")
-        named[name] = path
-    if not named:
-        raise InputError("arguments", "checkpoints", "none", "one at least")
-    return named
 
 
 def main() -> None:

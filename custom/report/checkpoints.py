@@ -1,0 +1,29 @@
+"""Checkpoints as the command lines of the reports name them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from custom.errors import InputError
+
+
+def named_checkpoints(texts: Sequence[object]) -> dict[str, Path]:
+    """Return name -> absolute path of checkpoints given as ``FILE`` or ``NAME=FILE``; FILE alone has its own name.
+
+    Raises:
+        InputError: there is none, no such file, or two of one name.
+    """
+    named: dict[str, Path] = {}
+    for text in map(str, texts):
+        before, equals, after = text.rpartition("=")
+        path = Path(after).absolute()
+        name = before if equals else path.stem
+        if not path.is_file():
+            raise InputError("arguments", "checkpoint", text, "a file, or NAME=FILE")
+        if name in named or not name or "/" in name:
+            raise InputError("arguments", "checkpoint", text, "a name for each that differs: NAME=FILE")
+        named[name] = path
+    if not named:
+        raise InputError("arguments", "checkpoints", "none", "one at least")
+    return named
