@@ -1,10 +1,10 @@
 """What MONAI's training and evaluation engines are given."""
 
-from custom.engines.config_text import config_text
+from custom.engines.config_record import config_text
 from custom.engines.inferer import AutocastInferer
 from custom.engines.lr_schedule import parameter_groups, step_decay_then_final
 from custom.engines.prepare_batch import PromptPrepareBatch
-from custom.engines.rank_share import rank_share
+from custom.engines.ranks import rank_share
 from custom.engines.workers import ignore_stop_signals
 
 __all__ = [
