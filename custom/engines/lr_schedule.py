@@ -6,14 +6,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from custom.networks.mcp_medsam import is_new_branch
+from custom.networks.mcp_medsam import REFINEMENT, is_new_branch
 from custom.networks.tiny_vit import EMBEDDING_WIDTH
 
 _CLASSIFIER = "mask_decoder.modality_head."
 
 
 def parameter_groups(
-    network: nn.Module, *, lr: float, new_branch_lr: float, scaling: bool = True
+    network: nn.Module, *, lr: float, new_branch_lr: float, scaling: bool = True, refinement_lr: float | None = None
 ) -> list[dict[str, object]]:
     """Split the trainable parameters into what LiteMedSAM has and what MCP-MedSAM adds to it, by learning rate.
 
@@ -29,12 +29,15 @@ def parameter_groups(
         new_branch_lr: learning rate of the other layers it has not.
         scaling: cut it to 256 / inputs in those with more inputs, e.g. to a ninth in the decoder's 3x3 convolutions;
             False with ``new_branch_lr`` as ``lr`` is the paper's single rate.
+        refinement_lr: learning rate of the mask refinement, which is small and starts from nothing; ``lr`` by default.
     """
     groups: dict[float, list[nn.Parameter]] = {lr: []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             rate = lr
-            if is_new_branch(name) and not name.startswith(_CLASSIFIER):
+            if name.startswith(REFINEMENT):
+                rate = lr if refinement_lr is None else refinement_lr
+            elif is_new_branch(name) and not name.startswith(_CLASSIFIER):
                 rate = new_branch_lr * (min(1.0, EMBEDDING_WIDTH / _inputs(parameter)) if scaling else 1.0)
             groups.setdefault(rate, []).append(parameter)
     return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
@@ -63,12 +66,12 @@ def step_decay_then_final(
         optimizer: the optimizer, at its first learning rates.
         epochs: number of epochs.
         iterations_per_epoch: iterations in an epoch.
-        final_lr: learning rate of the last epoch, for the group with the highest rate.
+        final_lr: learning rate of the last epoch, for the first group.
         factor: factor of one step.
         every: epochs between steps.
         warmup: iterations over which the rates rise linearly from zero.
     """
-    final = final_lr / max(group["lr"] for group in optimizer.param_groups)
+    final = final_lr / optimizer.param_groups[0]["lr"]
 
     def scale(iteration: int) -> float:
         epoch = iteration // iterations_per_epoch

@@ -59,7 +59,7 @@ def export(
     if calibration is not None:
         from custom.export.quantisation import calibration_values, quantise_decoder  # NNCF takes seconds to start
 
-        values = calibration_values(str(calibration), network.prompt_encoder.content_size)
+        values = calibration_values(str(calibration), network.crop_size)
     graphs = {"encoder": encoder_graph(network), "decoder": decoder_graph(network)}
     models = {name: to_openvino(graph) for name, graph in graphs.items()}
     clip_width = network.prompt_encoder.text_table.shape[1]
@@ -71,7 +71,7 @@ def export(
         precision=precision,
         components=asdict(network.components),
         modalities=MODALITIES,
-        crop_size=network.prompt_encoder.content_size,
+        crop_size=network.crop_size,
         clip_width=clip_width,
         graphs={name: {"inputs": graph.inputs, "outputs": graph.outputs} for name, graph in graphs.items()},
         made_with={name: version(name) for name in ("openvino", "torch")},

@@ -46,8 +46,8 @@ def decoder_graph(network: MCPMedSAM) -> Graph:
         "boxes": [-1, 4],
         "modality": [1],
     }
-    if components.content_cnn:
-        inputs["crops"] = [-1, 3, encoder.content_size, encoder.content_size]
+    if network.takes_crops:
+        inputs["crops"] = [-1, 3, network.crop_size, network.crop_size]
     if components.clip_image:
         inputs["image_features"] = [-1, encoder.text_table.shape[1]]
     outputs = {"mask_logits": [-1, IMAGE_SIZE, IMAGE_SIZE], "iou": [-1]}

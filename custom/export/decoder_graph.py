@@ -36,7 +36,7 @@ class DecoderGraph(nn.Module):
         self.components = network.components
         self.prompts = _SparsePrompts(encoder, torch.cat([decoder.iou_token, decoder.mask_tokens]))
         if self.components.content_cnn:
-            self.content_cnn = _ContentTokens(encoder)
+            self.content_cnn = _ContentTokens(encoder, network.crop_size)
         self.register_buffer("no_mask_embed", encoder.no_mask_embed.detach().unsqueeze(1))  # 1xC -> 1x1xC
         self.register_buffer("image_pe", to_tokens(encoder.position.grid(EMBEDDING_SIZE)).detach())
         extra = self.components.clip_image + self.components.modality_prompt
@@ -46,6 +46,7 @@ class DecoderGraph(nn.Module):
         if self.has_branches:
             self.branches = _Branches(decoder, self.components)
         self.mask_mlp, self.iou_head, self.upscale = decoder.mask_mlp, decoder.iou_head, _Upscaling(decoder.upscale)
+        self.refinement = network.mask_refinement if network.mask_refinement.on else None
 
     def forward(
         self,
@@ -61,7 +62,7 @@ class DecoderGraph(nn.Module):
             embedding: of the image, 1x256x64x64.
             boxes: Nx4 in pixels of the 256 frame.
             modality: index of the modality, (1,), -1 for unknown.
-            crops: Nx3xSxS in [0, 1], S the network's content size; with the content CNN.
+            crops: Nx3xSxS in [0, 1], S the network's content size; with the content CNN or the refinement.
             image_features: CLIP feature of each crop, NxF; with CLIP's image feature.
 
         Returns:
@@ -74,6 +75,8 @@ class DecoderGraph(nn.Module):
         if self.has_branches:
             source, modality_logits = self.branches(source, dense, tokens[:, 2:])
         mask_logits = self.upscale(source, self.mask_mlp(tokens[:, _MASK]))
+        if self.refinement is not None:
+            mask_logits = self.refinement(mask_logits, crops, boxes)
         iou = self.iou_head(tokens[:, _IOU])[:, 0]
         return (mask_logits, iou) if modality_logits is None else (mask_logits, iou, modality_logits)
 
@@ -81,13 +84,16 @@ class DecoderGraph(nn.Module):
 class _ContentTokens(nn.Module):
     """The content CNN, and what it gives stretched over the embedding: crops Nx3xSxS -> NxLxC."""
 
-    def __init__(self, encoder: PromptEncoder) -> None:
+    def __init__(self, encoder: PromptEncoder, crop_size: int) -> None:
         super().__init__()
         cnn, self.size = encoder.content_cnn, encoder.content_size
+        self.reduces = crop_size > self.size
         self.cnn = nn.Sequential(cnn.stem, *(FusedContentBlock(block) for block in cnn.blocks), TokenConv(cnn.head))
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Return the tokens."""
+        if self.reduces:
+            crops = F.interpolate(crops, size=(self.size, self.size), mode="bilinear")
         dense = self.cnn(crops)
         if self.size == EMBEDDING_SIZE:
             return dense

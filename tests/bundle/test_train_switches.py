@@ -19,7 +19,7 @@ from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
 CONFIGS = Path(__file__).parents[2] / "bundle" / "configs"
 OPTIONS = {"clip": "none", "freeze_image_encoder": True, "device": "cpu", "num_workers": 0, "silent": True}
 SHORT = {"epochs": 1, "epoch_length": 3, "batch_size": 1, "val_slices": 1, "val_masks": 2, "save_interval": 1}
-AUGMENTED = {"affine_prob": 1.0, "intensity_prob": 1.0, "box_scale": 0.3, "loose_prob": 0.5}
+AUGMENTED = {"affine_prob": 1.0, "intensity_prob": 1.0, "box_scale": 0.3, "loose_prob": 0.5, "mask_refinement": True}
 
 
 class Killed(BaseException):

@@ -18,7 +18,7 @@ class StandInNetwork(nn.Module):
         super().__init__()
         self.threshold = nn.Parameter(torch.tensor(0.5))
         self.components = PromptComponents(clip_text=False, modality_embedding=False, clip_image=False)
-        self.prompt_encoder = SimpleNamespace(content_size=8)
+        self.crop_size = 8
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         """Return the image, Bx3x256x256."""

@@ -72,6 +72,18 @@ def test_layers_of_many_inputs_learn_slower(name, inputs):
     assert rate_of(groups, network.get_parameter(name)) == pytest.approx(1e-4 * min(1, 256 / inputs))
 
 
+def test_the_refinement_has_a_rate_of_its_own():
+    network = MCPMedSAM(freeze_image_encoder=True, mask_refinement=True)
+    groups = parameter_groups(network, lr=2e-4, new_branch_lr=1e-4, refinement_lr=1e-3)
+    of_it = {rate_of(groups, parameter) for parameter in network.mask_refinement.parameters()}
+    assert of_it == {1e-3} and groups[0]["lr"] == 2e-4
+
+
+def test_the_last_epoch_runs_at_the_final_rate_of_the_first_group():
+    a, b = rates(2, 2e-4, 1e-3)
+    assert a == pytest.approx([2e-4, 5e-5]) and b == pytest.approx([1e-3, 2.5e-4])
+
+
 def test_what_lite_medsam_has_keeps_its_rate_however_many_inputs():
     network = MCPMedSAM()
     groups = parameter_groups(network, lr=2e-4, new_branch_lr=1e-4)

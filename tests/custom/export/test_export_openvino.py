@@ -16,12 +16,14 @@ from custom.inference.torch_backend import TorchBackend
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
 
-# Name -> switches, content size.
+# Name -> switches, content size, mask refinement.
 NETWORKS = {
-    "no prompts": ({"modality_embedding": False, "content_cnn": False}, 64),
-    "embedding and content CNN": ({}, 64),
-    "small crops": ({}, 32),
+    "no prompts": ({"modality_embedding": False, "content_cnn": False}, 64, False),
+    "embedding and content CNN": ({}, 64, False),
+    "small crops, refined": ({}, 32, True),
+    "embedding, refined": ({"content_cnn": False}, 64, True),
 }
+QUICK = ("small crops, refined", "embedding, refined")
 
 
 # Each runs in a process of its own, as users do: one with PyTorch to export, one without it to compute.
@@ -44,19 +46,22 @@ assert not {"torch", "monai"} & set(sys.modules)
 
 @pytest.fixture(
     scope="module",
-    params=[name if name == "small crops" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+    params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
     ids=str,
 )
 def exported(request, shared_lively_network, tmp_path_factory):
     """A network whose every branch shows, without CLIP, and the folder of its export."""
     network, kept = shared_lively_network, shared_lively_network.components
-    switches, network.prompt_encoder.content_size = NETWORKS[request.param]
+    switches, network.prompt_encoder.content_size, network.mask_refinement.on = NETWORKS[request.param]
+    torch.nn.init.normal_(network.mask_refinement.head.weight)
     network.prompt_encoder.components = replace(kept, clip_text=False, clip_image=False, **switches)
     folder = tmp_path_factory.mktemp("export")
     torch.save({"model": network.state_dict()}, folder / "model.pt")
     subprocess.run([*EXPORT, "--checkpoint", folder / "model.pt", "--out", folder / "exported"], check=True)
     yield network, folder / "exported"
     network.prompt_encoder.components, network.prompt_encoder.content_size = kept, 64
+    network.mask_refinement.on = False
+    network.mask_refinement.start_as_identity()
 
 
 def test_same_outputs_as_pytorch_and_without_it(exported, tmp_path):
@@ -64,7 +69,7 @@ def test_same_outputs_as_pytorch_and_without_it(exported, tmp_path):
     rng = np.random.default_rng(0)
     low = rng.random((5, 2), dtype=np.float32) * 120
     boxes = np.concatenate([low, low + 20 + rng.random((5, 2), dtype=np.float32) * 100], axis=1)
-    side = network.prompt_encoder.content_size
+    side = network.crop_size
     images, crops = rng.random((2, 3, 256, 256), dtype=np.float32), rng.random((5, 3, side, side), dtype=np.float32)
     np.savez(tmp_path / "given.npz", images=images, boxes=boxes, crops=crops)
     program = [sys.executable, "-c", DECODE, folder, tmp_path / "given.npz", tmp_path / "found.npz"]
@@ -86,7 +91,7 @@ def test_description_tells_where_it_comes_from(exported):
     told = json.loads((folder / "model.json").read_text())
     assert told["checkpoint"] == "model.pt" and told["precision"] == "f32"
     assert told["components"]["content_cnn"] == network.components.content_cnn
-    assert told["crop_size"] == network.prompt_encoder.content_size
+    assert told["crop_size"] == network.crop_size
 
 
 def test_compiled_graphs_are_kept_beside_the_export(exported):
