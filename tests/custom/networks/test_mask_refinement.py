@@ -124,8 +124,14 @@ def test_checkpoint_that_lacks_a_part_of_it(tmp_path):
         load_checkpoint(MCPMedSAM(), tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_start_of_a_training(keep):
-    network = MCPMedSAM(**OFF, mask_refinement=True)
-    start_network(network, "lite_medsam", keep_components=keep)
-    assert network.mask_refinement.on is keep
+@pytest.mark.parametrize(
+    ("stored", "asked", "expected"),
+    [(None, None, False), (None, True, True), (True, None, True), (True, False, False), (False, None, False)],
+)
+def test_start_of_a_training(stored, asked, expected, tmp_path):
+    path = tmp_path / "model.pt"
+    if stored is not None:
+        torch.save(MCPMedSAM(**OFF, mask_refinement=stored).state_dict(), path)
+    network = MCPMedSAM(**OFF)
+    start_network(network, "lite_medsam" if stored is None else path, keep_components=True, mask_refinement=asked)
+    assert network.mask_refinement.on is expected
