@@ -62,7 +62,7 @@ class DecoderGraph(nn.Module):
             embedding: of the image, 1x256x64x64.
             boxes: Nx4 in pixels of the 256 frame.
             modality: index of the modality, (1,), -1 for unknown.
-            crops: Nx3xSxS in [0, 1], S the network's content size; with the content CNN or the refinement.
+            crops: Nx3xSxS in [0, 1], S the network's crop size; with the content CNN or the refinement.
             image_features: CLIP feature of each crop, NxF; with CLIP's image feature.
 
         Returns:

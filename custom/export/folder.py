@@ -37,7 +37,7 @@ class Description:
             integers, the rest in bfloat16).
         components: the prompt components and whether each is on.
         modalities: names in the order of their indices.
-        crop_size: side of the crops the content CNN takes, pixels.
+        crop_size: side of the crops that content CNN and refinement take, pixels.
         clip_width: width of CLIP's image features.
         graphs: for "encoder" and "decoder" the shapes of their "inputs" and "outputs" by name, -1 where free.
         made_with: versions of the packages that made it.
