@@ -87,12 +87,12 @@ def quantise_decoder(
     if len(narrow) == len(convolutions):
         raise InputError("arguments", "precision", "'int8' for a network without prompt components", "f32, bf16")
     encode = openvino.Core().compile_model(encoder, "CPU", {hint.inference_precision: openvino.Type.f32})
-    names = [port.get_any_name() for port in decoder.inputs]
     features = np.zeros((1, clip_width), np.float32)
     examples = []
     for value in values:
         given = value | {"embedding": encode({"image": value["image"]})["embedding"], "image_features": features}
-        examples.append({name: given[name] for name in names})
+        # An input can have a second name, a number, of what the graph does with it first.
+        examples.append({name: given[name] for port in decoder.inputs for name in port.get_names() if name in given})
     nncf.set_log_level(logging.WARNING)
     others = {operation.get_type_name() for operation in decoder.get_ops()} - {"Convolution", "Constant"}
     kept = nncf.IgnoredScope(types=sorted(others), names=narrow, validate=False)

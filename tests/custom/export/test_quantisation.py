@@ -29,10 +29,12 @@ np.savez(out, mask_logits=decoded.mask_logits, encoder=len(steps("encoder")), re
 
 
 @pytest.mark.slow
-def test_int8(shared_lively_network, switch, prepared_demo, tmp_path):
+@pytest.mark.parametrize(("content_size", "refined"), [(64, False), (32, True)])
+def test_int8(shared_lively_network, switch, prepared_demo, tmp_path, content_size, refined):
     kept = shared_lively_network.components
     network = switch(shared_lively_network, clip_text=False, clip_image=False)
     try:
+        network.prompt_encoder.content_size, network.mask_refinement.on = content_size, refined
         torch.save({"model": network.state_dict()}, tmp_path / "model.pt")
         program = [*EXPORT, "--checkpoint", tmp_path / "model.pt", "--out", tmp_path / "exported"]
         program += ["--precision", "int8", "--calibration", prepared_demo.root]
@@ -46,7 +48,8 @@ def test_int8(shared_lively_network, switch, prepared_demo, tmp_path):
         backend = TorchBackend(network)
         expected = backend.decode(backend.encode(images)[0], boxes, 4, crops, None).mask_logits
     finally:
-        network.prompt_encoder.components = kept
+        network.prompt_encoder.components, network.prompt_encoder.content_size = kept, 64
+        network.mask_refinement.on = False
 
     assert json.loads((tmp_path / "exported" / "model.json").read_text())["precision"] == "int8"
     found = np.load(tmp_path / "found.npz")
