@@ -17,8 +17,11 @@ from custom.inference.backend import Backend, Decoded
 from custom.inference.canvas import Canvas, Masks, check_overlap
 from custom.modalities import MODALITIES, modality_index
 
-#: A mask's box grows by so many pixels of the 256 frame before it prompts the next slice.
-NEXT_SLICE_MARGIN = 5
+#: A mask's box grows by so many pixels of the 256 frame, but at least so many of the slice, before it prompts the next
+#: slice, since a small slice is magnified and objects change by whole pixels of it.
+NEXT_SLICE_MARGIN = (5, 2)
+#: And before it prompts its own slice again.
+SAME_SLICE_MARGIN = (1, 1)
 #: So many boxes, the largest, tell the modality where none is declared.
 _VOTES = 4
 
@@ -126,9 +129,11 @@ class BoxSegmenter:
         """Segment a volume slice by slice, from the middle of each box outwards to its first and last slice.
 
         The middle slice is prompted with the box itself, each next slice with the box of the mask before it (a little
-        enlarged, inside the given box); after an empty mask, or one outside the given box, the last box is kept. All
-        boxes of a slice are decoded together, upwards first, then downwards, so that each slice is encoded once (twice
-        where more than ``slices_kept`` slices lie in the upper part of one box and the lower part of another).
+        enlarged, inside the given box), and each slice once more with the box of the mask this gives, since a box that
+        holds an object through all slices is loose on most of them. After an empty mask, or one outside the given box,
+        the last box is kept. All boxes of a slice are decoded together, upwards first, then downwards, so that each
+        slice is encoded once (twice where more than ``slices_kept`` slices lie in the upper part of one box and the
+        lower part of another).
 
         Args:
             volume: DxHxW or DxHxWx3 uint8.
@@ -153,6 +158,8 @@ class BoxSegmenter:
         for visits in (upwards, downwards):
             for z, seen, members in self._visit(volume, visits, kept, again if visits is upwards else set()):
                 prompts = np.stack([tracks[k].current for k in members])
+                if follow:
+                    prompts = self._tightened(seen, prompts, boxes[members][:, [0, 1, 3, 4]], modality)
                 for n, mask in self._decode(seen, prompts, modality):
                     k = members[n]
                     canvas.paint(k + 1, mask.logits, z)
@@ -199,6 +206,14 @@ class BoxSegmenter:
         with self._timed("encode"):
             embeddings = self.backend.encode(framed)
         return [_Slice(*parts) for parts in zip(channels, frames, embeddings, strict=True)]
+
+    def _tightened(self, seen: _Slice, boxes: np.ndarray, given: np.ndarray, modality: str | None) -> np.ndarray:
+        """Replace boxes (Nx4, native) of one slice by those of their masks, inside the given ones (Nx4)."""
+        tight = boxes.copy()
+        for n, mask in self._decode(seen, boxes, modality):
+            own = _box_of(mask, SAME_SLICE_MARGIN, seen.frame, given[n])
+            tight[n] = boxes[n] if own is None else own
+        return tight
 
     def _decode(self, seen: _Slice, boxes: np.ndarray, modality: str | None) -> Iterator[tuple[int, _Mask]]:
         """Decode the boxes (Nx4, native) of one slice and yield (number of the box, mask).
@@ -252,13 +267,20 @@ def _advance(track: _Track, mask: _Mask, frame: Frame, follow: bool) -> None:
     track.iou.append(mask.iou)
     if mask.modality is not None:
         track.modality.append(mask.modality)
+    following = _box_of(mask, NEXT_SLICE_MARGIN, frame, track.given) if follow else None
+    if following is not None:
+        track.current = following
+
+
+def _box_of(mask: _Mask, margin: tuple[int, int], frame: Frame, given: np.ndarray) -> np.ndarray | None:
+    """Return the mask's box in native pixels, larger by a margin, inside ``given``; None where there is none."""
     inside = mask.logits > 0
-    if not follow or not inside.any():
-        return
-    grown = tight_boxes(inside[None])[0] + NEXT_SLICE_MARGIN / frame.scale * np.array([-1.0, -1.0, 1.0, 1.0])
-    low, high = np.maximum(grown[:2], track.given[:2]), np.minimum(grown[2:], track.given[2:])
-    if (low < high).all():  # a mask outside the given box leaves no box to prompt with
-        track.current = np.concatenate([low, high])
+    if not inside.any():
+        return None
+    outwards = max(margin[0] / frame.scale, margin[1]) * np.array([-1.0, -1.0, 1.0, 1.0])
+    grown = tight_boxes(inside[None])[0] + outwards
+    low, high = np.maximum(grown[:2], given[:2]), np.minimum(grown[2:], given[2:])
+    return np.concatenate([low, high]) if (low < high).all() else None  # the mask may lie outside of the given box
 
 
 def _plan(first: np.ndarray, last: np.ndarray) -> list[tuple[int, list[int]]]:

@@ -5,7 +5,7 @@ import pytest
 
 from custom.errors import InputError
 from custom.images.frame import Frame, crop_box
-from custom.inference.segmenter import NEXT_SLICE_MARGIN, BoxSegmenter
+from custom.inference.segmenter import NEXT_SLICE_MARGIN, SAME_SLICE_MARGIN, BoxSegmenter
 from custom.modalities import MODALITIES, modality_index
 
 SIZE = (64, 128)  # two frame pixels for a native one
@@ -81,7 +81,7 @@ def test_unknown_modality_is_told_by_the_classifier(make_backend, picture_or_vol
     asked = [call.modality for call in backend.decoded]
     if uses_modality:
         assert result.modality == "OCT" and asked[0] == -1 and set(asked[1:]) == {modality_index("OCT")}
-        assert len(asked) == (2 if picture_or_volume == "picture" else 4)
+        assert len(asked) == (2 if picture_or_volume == "picture" else 1 + 2 * 3)  # each of 3 slices twice
         assert result.probabilities.shape == (1, len(MODALITIES))
     else:
         assert result.modality is None and result.probabilities is None and set(asked) == {-1}
@@ -99,14 +99,15 @@ def test_volume_is_followed_from_the_middle_to_both_ends(make_backend):
     data, backend = volume(7, objects), make_backend()
     result = BoxSegmenter(backend).segment_volume(data, np.array([[20, 10, 1, 80, 50, 5]]), "CT")
     np.testing.assert_array_equal(result.labels, (data > 100).astype(np.uint8))  # slices 1 to 5, both ends included
-    margin = NEXT_SLICE_MARGIN / 2
 
-    def grown(z):
+    def grown(z, margin):
         x_min, y_min, x_max, y_max = objects[z]
         return [max(x_min - margin, 20), y_min - margin, min(x_max + margin, 80), y_max + margin]
 
     # slices 3, 4, 5, then 2, 1: each with the box of the mask before it, 2 again with that of the middle
-    expected = [[[20, 10, 80, 50]], [grown(3)], [grown(4)], [grown(3)], [grown(2)]]
+    before = [[20, 10, 80, 50], *(grown(z, 2.5) for z in (3, 4, 3, 2))]
+    own = [grown(z, 1) for z in (3, 4, 5, 2, 1)]
+    expected = [[box] for pair in zip(before, own, strict=True) for box in pair]
     np.testing.assert_allclose(native_boxes(backend), expected, atol=1e-4)
     assert len(backend.encoded) == 5 and result.probabilities.shape == (1, 11)
 
@@ -115,22 +116,23 @@ def test_empty_mask_keeps_the_last_box(make_backend):
     objects = {2: (40, 20, 60, 40), 4: (42, 22, 58, 38)}  # nothing on slice 3
     backend = make_backend()
     result = BoxSegmenter(backend).segment_volume(volume(5, objects), np.array([[20, 10, 0, 80, 50, 4]]), "CT")
-    middle = [[37.5, 17.5, 62.5, 42.5]]
-    np.testing.assert_allclose(native_boxes(backend), [[[20, 10, 80, 50]], middle, middle, middle, middle], atol=1e-4)
+    middle, own, last = [[37.5, 17.5, 62.5, 42.5]], [[39, 19, 61, 41]], [[41, 21, 59, 39]]
+    expected = [[[20, 10, 80, 50]], own, middle, middle, middle, last, *[middle] * 4]  # slices 2, 3, 4, 1, 0
+    np.testing.assert_allclose(native_boxes(backend), expected, atol=1e-4)
     assert [bool(plane.any()) for plane in result.labels] == [False, False, True, False, True]
 
 
 def test_nothing_at_all_keeps_the_given_box(make_backend):
     backend = make_backend()
     result = BoxSegmenter(backend).segment_volume(volume(3, {}), np.array([[20, 10, 0, 80, 50, 2]]), "CT")
-    assert not result.labels.any() and native_boxes(backend) == [[[20, 10, 80, 50]]] * 3
+    assert not result.labels.any() and native_boxes(backend) == [[[20, 10, 80, 50]]] * 6
 
 
 def test_mask_outside_the_given_box_keeps_the_last_box(make_backend):
     backend = make_backend(reach=300)
     data = volume(3, {z: (100, 20, 120, 40) for z in range(3)})
     BoxSegmenter(backend).segment_volume(data, np.array([[10, 10, 0, 40, 50, 2]]), "CT")
-    assert native_boxes(backend) == [[[10, 10, 40, 50]]] * 3
+    assert native_boxes(backend) == [[[10, 10, 40, 50]]] * 6
 
 
 def slow_reference(backend, data, boxes, modality, overlap, follow):
@@ -144,25 +146,24 @@ def slow_reference(backend, data, boxes, modality, overlap, follow):
             image = data[z] if data.ndim == 4 else np.repeat(data[z][..., None], 3, axis=2)
             image = image.transpose(2, 0, 1)
             frame = Frame(*image.shape[1:])
-            crops = crop_box(image, prompts[z], 64)[None]
             (embedding,) = backend.encode(frame.image_to_frame(image)[None])
-            prompt = frame.boxes_to_frame(prompts[z][None]).astype(np.float32)
-            decoded = backend.decode(embedding, prompt, modality_index(modality), crops, None)
-            logits = frame.logits_to_native(decoded.mask_logits)[0]
+            box = prompts[z]
+            for in_frame, native in (SAME_SLICE_MARGIN, NEXT_SLICE_MARGIN) if follow else ((0, 0),):
+                crops = crop_box(image, box, 64)[None]
+                prompt = frame.boxes_to_frame(box[None]).astype(np.float32)
+                decoded = backend.decode(embedding, prompt, modality_index(modality), crops, None)
+                logits = frame.logits_to_native(decoded.mask_logits)[0]
+                ys, xs = np.nonzero(logits > 0)
+                following = prompts[z]
+                if len(xs) and follow:
+                    margin = max(in_frame / frame.scale, native)
+                    low, high = [xs.min() - margin, ys.min() - margin], [xs.max() + margin, ys.max() + margin]
+                    grown = np.concatenate([np.maximum(low, given[:2]), np.minimum(high, given[2:])])
+                    if grown[0] < grown[2] and grown[1] < grown[3]:
+                        following = grown
+                box = following
             found.append(decoded.iou[0])
             masks[k, z], ranks[k, z] = logits > 0, logits
-            following = prompts[z]
-            ys, xs = np.nonzero(logits > 0)
-            if len(xs) and follow:
-                margin = NEXT_SLICE_MARGIN / frame.scale
-                grown = [
-                    max(xs.min() - margin, given[0]),
-                    max(ys.min() - margin, given[1]),
-                    min(xs.max() + margin, given[2]),
-                    min(ys.max() + margin, given[3]),
-                ]
-                if grown[0] < grown[2] and grown[1] < grown[3]:
-                    following = np.array(grown)
             for after in (z + 1, z - 1):
                 prompts.setdefault(after, following)
         ious.append(np.mean(found))
