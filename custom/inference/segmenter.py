@@ -21,7 +21,7 @@ from custom.modalities import MODALITIES, modality_index
 #: slice, since a small slice is magnified and objects change by whole pixels of it.
 NEXT_SLICE_MARGIN = (5, 2)
 #: And before it prompts its own slice again.
-SAME_SLICE_MARGIN = (1, 1)
+SAME_SLICE_MARGIN = (1, 0)
 #: So many boxes, the largest, tell the modality where none is declared.
 _VOTES = 4
 

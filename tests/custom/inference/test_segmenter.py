@@ -106,7 +106,7 @@ def test_volume_is_followed_from_the_middle_to_both_ends(make_backend):
 
     # slices 3, 4, 5, then 2, 1: each with the box of the mask before it, 2 again with that of the middle
     before = [[20, 10, 80, 50], *(grown(z, 2.5) for z in (3, 4, 3, 2))]
-    own = [grown(z, 1) for z in (3, 4, 5, 2, 1)]
+    own = [grown(z, 0.5) for z in (3, 4, 5, 2, 1)]
     expected = [[box] for pair in zip(before, own, strict=True) for box in pair]
     np.testing.assert_allclose(native_boxes(backend), expected, atol=1e-4)
     assert len(backend.encoded) == 5 and result.probabilities.shape == (1, 11)
@@ -116,7 +116,7 @@ def test_empty_mask_keeps_the_last_box(make_backend):
     objects = {2: (40, 20, 60, 40), 4: (42, 22, 58, 38)}  # nothing on slice 3
     backend = make_backend()
     result = BoxSegmenter(backend).segment_volume(volume(5, objects), np.array([[20, 10, 0, 80, 50, 4]]), "CT")
-    middle, own, last = [[37.5, 17.5, 62.5, 42.5]], [[39, 19, 61, 41]], [[41, 21, 59, 39]]
+    middle, own, last = [[37.5, 17.5, 62.5, 42.5]], [[39.5, 19.5, 60.5, 40.5]], [[41.5, 21.5, 58.5, 38.5]]
     expected = [[[20, 10, 80, 50]], own, middle, middle, middle, last, *[middle] * 4]  # slices 2, 3, 4, 1, 0
     np.testing.assert_allclose(native_boxes(backend), expected, atol=1e-4)
     assert [bool(plane.any()) for plane in result.labels] == [False, False, True, False, True]
