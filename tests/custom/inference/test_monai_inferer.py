@@ -64,7 +64,8 @@ def test_folder_through_the_evaluator(folder, make_backend, monkeypatch, follow)
     ).run()
     assert asked == [(network, "towers", {"bfloat16": True})] * 3
     prompted = [call.modality for call in backend.decoded]
-    assert prompted == [7, 0, 0, -1, 8]  # US, CT twice, and the classifier's answer
+    slices = [0] * (4 if follow else 2)  # CT, each followed slice twice
+    assert prompted == [7, *slices, -1, 8]  # US, CT, and the classifier's answer
     expected = {"2D_US_1": PICTURE > 0, "3D_CT_1": VOLUME > 0, "case": PICTURE > 0}
     for name, mask in expected.items():
         with np.load(folder / "new" / "out" / f"{name}.npz") as file:
