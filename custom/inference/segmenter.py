@@ -159,7 +159,7 @@ class BoxSegmenter:
             for z, seen, members in self._visit(volume, visits, kept, again if visits is upwards else set()):
                 prompts = np.stack([tracks[k].current for k in members])
                 if follow:
-                    prompts = self._tightened(seen, prompts, boxes[members][:, [0, 1, 3, 4]], modality)
+                    prompts = self._tightened(seen, prompts, [tracks[k].given for k in members], modality)
                 for n, mask in self._decode(seen, prompts, modality):
                     k = members[n]
                     canvas.paint(k + 1, mask.logits, z)
@@ -207,12 +207,15 @@ class BoxSegmenter:
             embeddings = self.backend.encode(framed)
         return [_Slice(*parts) for parts in zip(channels, frames, embeddings, strict=True)]
 
-    def _tightened(self, seen: _Slice, boxes: np.ndarray, given: np.ndarray, modality: str | None) -> np.ndarray:
-        """Replace boxes (Nx4, native) of one slice by those of their masks, inside the given ones (Nx4)."""
+    def _tightened(
+        self, seen: _Slice, boxes: np.ndarray, given: Sequence[np.ndarray], modality: str | None
+    ) -> np.ndarray:
+        """Replace boxes (Nx4, native) of one slice by those of their masks, inside the N given ones."""
         tight = boxes.copy()
         for n, mask in self._decode(seen, boxes, modality):
             own = _box_of(mask, SAME_SLICE_MARGIN, seen.frame, given[n])
-            tight[n] = boxes[n] if own is None else own
+            if own is not None:
+                tight[n] = own
         return tight
 
     def _decode(self, seen: _Slice, boxes: np.ndarray, modality: str | None) -> Iterator[tuple[int, _Mask]]:
