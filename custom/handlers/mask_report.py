@@ -14,6 +14,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from custom.files import write_whole
+from custom.images.boxes import tight_boxes
 from custom.losses.mcp_loss import mask_iou
 from custom.modalities import MODALITIES
 from custom.networks import MCPMedSAM
@@ -24,6 +25,7 @@ COLUMNS = (
     "modality",
     "slice",
     "label",
+    "extent",
     "predicted_iou",
     "true_iou",
     "predicted_modality",
@@ -37,7 +39,8 @@ class MaskReport:
     The evaluator asks the network for mask logits alone. Its decoder computes the rest at the same time, and this
     handler takes it from there, so that engine, metrics and postprocessing stay as they are.
 
-    The true IoU is that of the masks at native size, as the metrics see them. The last two columns are the modality
+    The extent is the longer side of the object's tight box as a share of the image's longer side, 0 to 1. The true IoU
+    is that of the masks at native size, as the metrics see them. The last two columns are the modality
     the classifier finds most probable and its probability; they are empty where the network takes no modality prompt.
     Under ``torch.distributed`` the lines of all processes are put together, and process 0 writes.
 
@@ -68,10 +71,11 @@ class MaskReport:
         told = self._tell_modalities()
         for batch, result, predicted in zip(engine.state.batch, results, ious, strict=True):
             true = mask_iou(result["pred"][None].float(), result["label"][None].float())[0]  # NxHxW -> 1xNxHxW -> N
-            for label, guess, truth in zip(batch["label_ids"], predicted.tolist(), true.tolist(), strict=True):
+            values = zip(_extents(result["label"]), predicted.tolist(), true.tolist(), strict=True)
+            for label, numbers in zip(batch["label_ids"], values, strict=True):
                 key = (str(result["case"]), result["slice"], int(label))
-                modality = result["modality"]
-                self._lines[key] = (key[0], modality, *key[1:], f"{guess:.6f}", f"{truth:.6f}", *next(told))
+                numbers = [f"{number:.6f}" for number in numbers]
+                self._lines[key] = (key[0], result["modality"], *key[1:], *numbers, *next(told))
 
     def _tell_modalities(self) -> Any:
         """Yield name and probability of the most probable modality of each row."""
@@ -98,3 +102,9 @@ class MaskReport:
         writer.writerows(sorted(lines.values(), key=lambda line: (MODALITIES.index(line[1]), *line[0:1], *line[2:4])))
         self.output_dir.mkdir(parents=True, exist_ok=True)
         write_whole(self.output_dir / MASKS_FILE, lambda file: file.write(text.getvalue().encode()))
+
+
+def _extents(masks: torch.Tensor) -> list[float]:
+    """Return the longer side of each mask's tight box as a share of the image's: NxHxW -> N."""
+    boxes = tight_boxes(masks.numpy())
+    return ((boxes[:, 2:] - boxes[:, :2] + 1).max(axis=1) / max(masks.shape[1:])).tolist()

@@ -17,40 +17,13 @@ import numpy as np
 from scipy.stats import pearsonr
 
 from custom.command_line import told_in_one_line
-from custom.errors import InputError
 from custom.files import write_whole
-from custom.handlers.mask_report import COLUMNS, MASKS_FILE
-from custom.modalities import MODALITIES, canonical_modality
+from custom.modalities import MODALITIES
 from custom.report.calibration_figure import draw
-from custom.report.rows import read_rows
+from custom.report.masks import Masks, read_masks
 
 BINS = 10
 ALL, MEAN = "all", "mean"
-
-
-@dataclass(frozen=True)
-class Masks:
-    """What was predicted of K masks, and what was true; all arrays of length K.
-
-    Attributes:
-        predicted: predicted IoU, cut to [0, 1] as it is shown to users.
-        true: true IoU in [0, 1].
-        modality: index of the true modality.
-        told: index of the modality the classifier found most probable, -1 where it has none.
-    """
-
-    predicted: np.ndarray
-    true: np.ndarray
-    modality: np.ndarray
-    told: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.true)
-
-    def of(self, modality: int) -> Masks:
-        """Return the masks of one modality."""
-        chosen = self.modality == modality
-        return Masks(self.predicted[chosen], self.true[chosen], self.modality[chosen], self.told[chosen])
 
 
 @dataclass(frozen=True)
@@ -62,22 +35,6 @@ class Bin:
     masks: int
     predicted: float
     true: float
-
-
-def read_masks(folder: Path) -> Masks:
-    """Read ``masks.csv``, see ``custom.handlers.MaskReport``.
-
-    Raises:
-        InputError: no such file, no mask in it, or a column or a value is missing.
-    """
-    path = folder / MASKS_FILE
-    if not path.is_file():
-        raise InputError(folder, MASKS_FILE, "no such file", "the folder of an evaluation with --mask_report True")
-    values = [_values(row, f"{path} line {number}") for number, row in read_rows(path, COLUMNS)]
-    if not values:
-        raise InputError(path, "masks", "none", "one at least")
-    predicted, true, modality, told = zip(*values, strict=True)
-    return Masks(np.clip(predicted, 0, 1), np.array(true), np.array(modality), np.array(told))
 
 
 def reliability(masks: Masks) -> list[Bin]:
@@ -152,20 +109,6 @@ def calibration(folder: str, out: str = "calibration") -> None:
     print(f"{'modality':<12}{'masks':>8}" + "".join(f"{name.replace('_', ' '):>19}" for name in names))
     for name, count, *values in lines:
         print(f"{name:<12}{count:>8}" + "".join(f"{value or '-':>19}" for value in values))
-
-
-def _values(row: dict[str, str], source: str) -> tuple[float, float, int, int]:
-    numbers = []
-    for column in ("predicted_iou", "true_iou"):
-        try:
-            numbers.append(float(row[column]))
-        except (TypeError, ValueError):
-            numbers.append(math.nan)
-        if not math.isfinite(numbers[-1]):
-            raise InputError(source, column, repr(row[column]), "a finite number")
-    modality = MODALITIES.index(canonical_modality(row["modality"], source))
-    told = row["predicted_modality"]
-    return *numbers, modality, MODALITIES.index(canonical_modality(told, source)) if told else -1
 
 
 def _mean(values: Sequence[float]) -> float:

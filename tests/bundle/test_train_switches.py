@@ -144,5 +144,5 @@ def test_two_processes_average_and_report_as_one(options, tmp_path):
     tables = [(tmp_path / name / "evaluating" / "masks.csv").read_text().splitlines() for name in ("one", "two")]
     places = [[line.split(",")[:4] for line in table] for table in tables]
     assert places[0] == places[1] and len(places[0]) > 2
-    numbers = [[float(line.split(",")[4]) for line in table[1:]] for table in tables]
+    numbers = [[float(line.split(",")[5]) for line in table[1:]] for table in tables]
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-3)

@@ -72,6 +72,7 @@ def test_lines(tmp_path, epochs):
         ("us_b", "US", "0", "2"),
         ("us_b", "US", "0", "7"),
     ]
+    assert {line["extent"] for line in lines} == {"1.000000"}
     assert [float(line["predicted_iou"]) for line in lines] == [0.75, 1.125, -0.5, 0.25, 0.5]
     assert [float(line["true_iou"]) for line in lines] == pytest.approx([1 / 3, 0, 1 / 7, 1 / 3, 1], abs=1e-6)
     assert [line["predicted_modality"] for line in lines] == ["CT", "US", "MR", "CT", "US"]
@@ -83,3 +84,12 @@ def test_lines(tmp_path, epochs):
 def test_without_a_classifier(tmp_path):
     ((line,), _) = evaluate(tmp_path, [([{"label_ids": [1]}], [result("a", "CT", 0, [8])], decoded([1.0]))])
     assert line["predicted_modality"] == line["probability"] == ""
+
+
+def test_extent_is_the_longer_side_of_the_tight_box(tmp_path):
+    label = torch.zeros(2, 20, 40, dtype=torch.bool)
+    label[0, 3:13, 5] = label[0, 7, 4:8] = True  # 4 x 10
+    label[1, 19, 39] = True
+    given = {"case": "a", "modality": "CT", "slice": 0, "pred": label, "label": label}
+    lines, _ = evaluate(tmp_path, [([{"label_ids": [1, 2]}], [{"result": given}], decoded([1.0, 1.0]))])
+    assert [line["extent"] for line in lines] == ["0.250000", "0.025000"]

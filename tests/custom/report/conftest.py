@@ -1,5 +1,9 @@
 import pytest
 
+from custom.handlers.mask_report import COLUMNS
+
+_MASK_COLUMNS = ",".join(COLUMNS)
+
 
 @pytest.fixture
 def write_cases():
@@ -9,6 +13,20 @@ def write_cases():
         folder.mkdir(parents=True, exist_ok=True)
         lines = [columns, *(",".join(map(str, row)) for row in rows)]
         (folder / "cases.csv").write_text("\n".join(lines) + "\n")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def write_masks(tmp_path):
+    """Return a function that writes ``masks.csv``: rows of (modality, extent, predicted IoU, true IoU, told)."""
+
+    def write(rows, columns=_MASK_COLUMNS, name="evaluated"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"case{i},{modality},0,1,{','.join(map(str, row))},0.5" for i, (modality, *row) in enumerate(rows)]
+        (folder / "masks.csv").write_text("\n".join([columns, *lines]) + "\n")
         return folder
 
     return write

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
-from custom.errors import InputError
 from custom.modalities import MODALITIES
-from custom.report.calibration import calibration, confusion, read_masks, reliability, scores, table
+from custom.report.calibration import calibration, confusion, reliability, scores, table
+from custom.report.masks import read_masks
 
-HEADER = "case,modality,slice,label,predicted_iou,true_iou,predicted_modality,probability"
 # modality, predicted IoU, true IoU, modality told
 MASKS = [
     ("CT", 0.95, 0.9, "CT"),
@@ -22,15 +21,9 @@ MASKS = [
 
 
 @pytest.fixture
-def evaluated(tmp_path):
+def evaluated(write_masks):
     """Return a function that writes ``masks.csv``."""
-
-    def write(masks, header=HEADER):
-        lines = [f"case{i},{m},0,1,{p},{t},{told},0.5" for i, (m, p, t, told) in enumerate(masks)]
-        (tmp_path / "masks.csv").write_text("\n".join([header, *lines]) + "\n")
-        return tmp_path
-
-    return write
+    return lambda masks: write_masks([(modality, 0.5, *row) for modality, *row in masks])
 
 
 def test_bins(evaluated):
@@ -87,23 +80,3 @@ def test_files(evaluated, tmp_path, capsys):
     assert last["modality"] == "all" and last["modality_accuracy"] == "0.6667"
     assert (tmp_path / "out" / "calibration.png").read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.count("\n") == 5
-
-
-@pytest.mark.parametrize(
-    ("masks", "header", "message"),
-    [
-        ([], HEADER, "masks: found none"),
-        (MASKS, HEADER.replace("true_iou", "iou"), "columns: found no true_iou"),
-        ([("CT", "", 1, "CT")], HEADER, "line 2: predicted_iou: found ''"),
-        ([("CT", 1, "nan", "CT")], HEADER, "line 2: true_iou"),
-        ([("XX", 1, 1, "CT")], HEADER, "XX"),
-    ],
-)
-def test_wrong_file(evaluated, masks, header, message):
-    with pytest.raises(InputError, match=message):
-        read_masks(evaluated(masks, header))
-
-
-def test_no_file(tmp_path):
-    with pytest.raises(InputError, match="mask_report"):
-        read_masks(tmp_path)
