@@ -39,9 +39,9 @@ class MaskReport:
     The evaluator asks the network for mask logits alone. Its decoder computes the rest at the same time, and this
     handler takes it from there, so that engine, metrics and postprocessing stay as they are.
 
-    The extent is the longer side of the object's tight box as a share of the image's longer side, 0 to 1. The true IoU
-    is that of the masks at native size, as the metrics see them. The last two columns are the modality
-    the classifier finds most probable and its probability; they are empty where the network takes no modality prompt.
+    The extent is the longer side of the object's tight box as a share of the image's longer side. The true IoU is that
+    of the masks at native size, as the metrics see them. The last two columns are the modality the classifier finds
+    most probable and its probability; they are empty where the network takes no modality prompt.
     Under ``torch.distributed`` the lines of all processes are put together, and process 0 writes.
 
     Args:

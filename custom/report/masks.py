@@ -74,6 +74,8 @@ def _values(row: dict[str, str], source: str) -> tuple[float, float, float, int,
             numbers.append(math.nan)
         if not math.isfinite(numbers[-1]):
             raise InputError(source, column, repr(row[column]), "a finite number")
+    if not 0 < numbers[-1] <= 1:
+        raise InputError(source, "extent", numbers[-1], "a share of the image's longer side, above 0 and up to 1")
     modality = MODALITIES.index(canonical_modality(row["modality"], source))
     told = row["predicted_modality"]
     return *numbers, modality, MODALITIES.index(canonical_modality(told, source)) if told else -1

@@ -37,6 +37,8 @@ def test_dice_from_iou(write_masks):
         ([("CT", 0.5, "", 1, "CT")], HEADER, "line 2: predicted_iou: found ''"),
         ([("CT", 0.5, 1, "nan", "CT")], HEADER, "line 2: true_iou"),
         ([("CT", "wide", 1, 1, "CT")], HEADER, "line 2: extent: found 'wide'"),
+        ([("CT", 0, 1, 1, "CT")], HEADER, "line 2: extent: found 0.0"),
+        ([("CT", 1.5, 1, 1, "CT")], HEADER, "line 2: extent: found 1.5"),
         ([("XX", 0.5, 1, 1, "CT")], HEADER, "XX"),
     ],
 )
