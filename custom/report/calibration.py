@@ -5,11 +5,9 @@ EVAL is the output folder of an evaluation with ``--mask_report True``.
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import fire
@@ -20,10 +18,11 @@ from custom.command_line import told_in_one_line
 from custom.files import write_whole
 from custom.modalities import MODALITIES
 from custom.report.calibration_figure import draw
-from custom.report.masks import Masks, read_masks
+from custom.report.masks import ALL, Masks, read_masks
+from custom.report.rows import write_rows
 
 BINS = 10
-ALL, MEAN = "all", "mean"
+MEAN = "mean"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def scores(masks: Masks) -> dict[str, float]:
 
 def table(masks: Masks) -> dict[str, tuple[int, dict[str, float]]]:
     """Return number of masks and scores by modality, then their mean over modalities, then those of all masks."""
-    rows = {MODALITIES[m]: (len(masks.of(m)), scores(masks.of(m))) for m in np.unique(masks.modality)}
+    rows = {name: (len(part), scores(part)) for name, part in masks.by_modality().items()}
     columns = {name: [row[name] for _, row in rows.values()] for name in scores(masks)}
     means = {name: _mean(values) for name, values in columns.items()}
     return {**rows, MEAN: (len(masks), means), ALL: (len(masks), scores(masks))}
@@ -98,12 +97,11 @@ def calibration(folder: str, out: str = "calibration") -> None:
     rows, counts, bins = table(masks), confusion(masks), reliability(masks)
     names = list(rows[ALL][1])
     lines = [[name, count, *(_text(row[key]) for key in names)] for name, (count, row) in rows.items()]
-    place.mkdir(parents=True, exist_ok=True)
-    _write(place / "calibration.csv", ["modality", "masks", *names], lines)
+    write_rows(place / "calibration.csv", ["modality", "masks", *names], lines)
     in_bins = [[b.low, b.high, b.masks, _text(b.predicted), _text(b.true)] for b in bins]
-    _write(place / "reliability.csv", ["from", "to", "masks", "predicted_iou", "true_iou"], in_bins)
+    write_rows(place / "reliability.csv", ["from", "to", "masks", "predicted_iou", "true_iou"], in_bins)
     told = [[name, *row] for name, row in zip(MODALITIES, counts, strict=True)]
-    _write(place / "confusion.csv", ["modality", *MODALITIES], told)
+    write_rows(place / "confusion.csv", ["modality", *MODALITIES], told)
     image = draw(bins, counts, rows[ALL][1])
     write_whole(place / "calibration.png", lambda file: file.write(image))
     print(f"{'modality':<12}{'masks':>8}" + "".join(f"{name.replace('_', ' '):>19}" for name in names))
@@ -118,14 +116,6 @@ def _mean(values: Sequence[float]) -> float:
 
 def _text(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4f}"
-
-
-def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def main() -> None:

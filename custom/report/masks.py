@@ -13,6 +13,9 @@ from custom.handlers.mask_report import COLUMNS, MASKS_FILE
 from custom.modalities import MODALITIES, canonical_modality
 from custom.report.rows import read_rows
 
+#: What tables call the masks of all modalities together.
+ALL = "all"
+
 
 @dataclass(frozen=True)
 class Masks:
@@ -44,9 +47,9 @@ class Masks:
         """Return the masks that a boolean array of length K chooses."""
         return Masks(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
-    def of(self, modality: int) -> Masks:
-        """Return the masks of one modality."""
-        return self.where(self.modality == modality)
+    def by_modality(self) -> dict[str, Masks]:
+        """Return the masks of each modality that has any, in the order of ``MODALITIES``."""
+        return {MODALITIES[m]: self.where(self.modality == m) for m in np.unique(self.modality)}
 
 
 def read_masks(folder: Path) -> Masks:

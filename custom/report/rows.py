@@ -1,12 +1,14 @@
-"""Read the CSV files that evaluations and reports leave."""
+"""Read the CSV files that evaluations and reports leave, and write such files."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from io import StringIO
 from pathlib import Path
 
 from custom.errors import InputError
+from custom.files import write_whole
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
@@ -30,3 +32,13 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, s
         raise InputError(path, "file", error.strerror, "a CSV file with " + ", ".join(columns)) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(path, "file", error, "a CSV file in UTF-8") from error
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table whole, its folder made if missing."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))

@@ -5,22 +5,17 @@ EVAL is the output folder of an evaluation with ``--mask_report True``.
 
 from __future__ import annotations
 
-import csv
-from io import StringIO
 from pathlib import Path
 
 import fire
-import numpy as np
 
 from custom.command_line import told_in_one_line
 from custom.errors import InputError
-from custom.files import write_whole
-from custom.modalities import MODALITIES
-from custom.report.masks import Masks, read_masks
+from custom.report.masks import ALL, Masks, read_masks
+from custom.report.rows import write_rows
 
 #: Ends of the classes of size: the longer side of the object's box as a share of the image's.
 EDGES = (0.0, 0.02, 0.04, 0.08, 0.16, 0.32, 1.0)
-ALL = "all"
 COLUMNS = ("run", "modality", "from", "to", "masks", "dsc", "below_50")
 
 
@@ -50,13 +45,8 @@ def sizes(*runs: str, out: str = "sizes") -> None:
         InputError: no run, two of one name, or a folder without a readable ``masks.csv``.
     """
     table = [[name, *row] for name, masks in _read(runs).items() for row in _rows(masks)]
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([*row[:5], *(f"{value:.2f}" for value in row[5:])] for row in table)
-    place = Path(str(out))
-    place.mkdir(parents=True, exist_ok=True)
-    write_whole(place / "sizes.csv", lambda file: file.write(text.getvalue().encode()))
+    written = [[*row[:5], *(f"{value:.2f}" for value in row[5:])] for row in table]
+    write_rows(Path(str(out)) / "sizes.csv", COLUMNS, written)
     print(f"{'run':<20}{'size':>16}{'masks':>8}{'DSC':>8}{'below 50':>10}")
     for name, modality, low, high, count, dice, low_share in table:
         if modality == ALL:
@@ -64,7 +54,6 @@ def sizes(*runs: str, out: str = "sizes") -> None:
 
 
 def _read(runs: tuple[str, ...]) -> dict[str, Masks]:
-    allowed = "folders of evaluations with --mask_report True, each FOLDER or NAME=FOLDER"
     named = {}
     for run in map(str, runs):
         name, equals, folder = run.partition("=")
@@ -73,14 +62,14 @@ def _read(runs: tuple[str, ...]) -> dict[str, Masks]:
             raise InputError("arguments", "runs", f"{name!r} twice", "each name once")
         named[name] = read_masks(Path(folder))
     if not named:
-        raise InputError("arguments", "runs", "none", allowed)
+        raise InputError("arguments", "runs", "none", "folders of evaluations, each FOLDER or NAME=FOLDER")
     return named
 
 
 def _rows(masks: Masks) -> list[tuple[str, float, float, int, float, float]]:
     """Return the classes of each modality, then those of all masks."""
-    parts = {MODALITIES[m]: masks.of(m) for m in np.unique(masks.modality)}
-    return [(name, *row) for name, part in {**parts, ALL: masks}.items() for row in by_size(part)]
+    parts = {**masks.by_modality(), ALL: masks}
+    return [(name, *row) for name, part in parts.items() for row in by_size(part)]
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ ROW = ("CT", 0.25, 0.9, 0.5, "US")
 def test_read(write_masks):
     masks = read_masks(write_masks([ROW, ("US", 1, 1.2, 0, ""), ("US", 0.1, -1, 1, "US")]))
     ct, us = MODALITIES.index("CT"), MODALITIES.index("US")
-    assert len(masks) == 3 and len(masks.of(us)) == 2
+    assert {name: len(part) for name, part in masks.by_modality().items()} == {"CT": 1, "US": 2} and len(masks) == 3
     assert masks.predicted.tolist() == [0.9, 1, 0] and masks.true.tolist() == [0.5, 0, 1]
     assert masks.extent.tolist() == [0.25, 1, 0.1]
     assert masks.modality.tolist() == [ct, us, us] and masks.told.tolist() == [us, -1, us]
