@@ -13,15 +13,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import fire
-
+from custom import command_line
 from custom.bundle_folder import CONFIGS
-from custom.command_line import Terminated, told_in_one_line
 from custom.errors import InputError
 from custom.files import write_whole
 from custom.report import METRICS, compare, read_run, write_report
@@ -110,7 +107,7 @@ def run(
 ) -> None:
     """Train and evaluate every overlay with every seed, then write ``runs.csv`` and a report.
 
-    Finished runs are skipped and stopped ones carry on. A run that fails is told, the others go on, and the command
+    Finished runs are skipped and stopped ones carry on. A run that fails is reported, the others go on, and the command
     ends with code 1. Each run leaves ``OUT/<overlay>/seed_<n>/``: ``train.log``, ``train/``, ``ckpt/``, ``eval/``.
 
     Args:
@@ -189,7 +186,8 @@ def _bundle(workflow: str, configs: list[str], options: list[str], log: Path) ->
             try:
                 code = process.wait()
             except KeyboardInterrupt as stop:
-                if isinstance(stop, Terminated):  # Ctrl-C has reached it already, and a second signal ends it at once
+                # Ctrl-C has reached it already, and a second signal would end it at once.
+                if isinstance(stop, command_line.Terminated):
                     process.terminate()
                 process.wait()  # a training saves before it ends
                 raise
@@ -243,11 +241,9 @@ def _check(files: list[Path], seeds: int, overrides: Mapping[str, Any]) -> None:
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
         raise InputError("arguments", "seeds", seeds, "a whole number from 1")
     base, *contents = (json.loads(file.read_text(encoding="utf-8")) for file in (CONFIGS / "train.json", *files))
-    known = set(base).union(*contents) - set(_OWN_KEYS)
+    known = {"seeds", "reference"}.union(base, *contents) - set(_OWN_KEYS)
+    command_line.check_keys(overrides, known)
     for key, value in overrides.items():
-        if key.split("#")[0] not in known:
-            near = ", ".join(get_close_matches(key, known)) or "the keys of configs/train.json"
-            raise InputError("arguments", f"--{key}", "a key that cannot be set here", near)
         for file, overlay in zip(files, contents, strict=True):
             if key in base and overlay.get(key, value) != value and key != "clip":  # almost all name the same CLIP
                 raise InputError("arguments", f"--{key}", value, f"{overlay[key]}, which {file.stem} is about")
@@ -274,10 +270,15 @@ def _report(experiments: list[Experiment], records: list[Record], folder: Path, 
     print(write_report(compare(runs, reference if reference in finished else None), folder / "report"))
 
 
+class Commands:
+    """Train and evaluate overlays of the training's configuration over seeds, unattended."""
+
+    run = staticmethod(run)
+
+
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    with told_in_one_line():
-        fire.Fire({"run": run}, name="python -m custom.experiments")
+    """Run the command line."""
+    command_line.run(Commands(), name="python -m custom.experiments")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import fire
-
 from custom.bundle_folder import BUNDLE
-from custom.command_line import told_in_one_line
+from custom.command_line import run
 from custom.errors import InputError
 from custom.files import write_whole
 
@@ -95,9 +93,8 @@ def _version(metadata: Path) -> str:
 
 
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    with told_in_one_line():
-        fire.Fire(build)
+    """Run the command line."""
+    run(build, name="python -m custom.package")
 
 
 if __name__ == "__main__":

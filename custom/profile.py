@@ -5,6 +5,7 @@ python -m custom.profile --dataset_dir D [--steps 10] [--plain True] [--batch_si
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import resource
 import tempfile
@@ -13,18 +14,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import wraps
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import fire
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.engines.utils import IterationEvents
 
+from custom import command_line
 from custom.bundle_folder import CONFIGS
-from custom.command_line import told_in_one_line
+from custom.data.prepared import load_dataset
 from custom.errors import InputError
 
 # What the configuration does for speed, undone: float32, eager, memory as it comes.
@@ -75,7 +77,7 @@ def profile(
         steps: steps that count, of each measurement.
         warm_up: steps before them that do not.
         plain: measure a float32 eager training of the same network beside it, without the settings in ``PLAIN``.
-        overrides: keys of the config, for instance ``batch_size=4, freeze_image_encoder=True, clip="none"``.
+        overrides: keys of the config, for instance --batch_size 4 --freeze_image_encoder True --clip none.
 
     Returns:
         "as configured" and, if asked for, "plain", each measured in a process of its own.
@@ -86,6 +88,10 @@ def profile(
     for name, value, least in (("steps", steps, 1), ("warm_up", warm_up, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InputError("arguments", name, repr(value), f"a whole number from {least}")
+    keys = json.loads((CONFIGS / "train.json").read_text(encoding="utf-8"))
+    command_line.check_keys(overrides, {"steps", "warm_up", "plain", *keys})
+    if not load_dataset(str(dataset_dir)).training:
+        raise InputError(dataset_dir, "training", "no case", "at least one")
     settings = {"as configured": {}} | ({"plain": PLAIN} if plain else {})
     found = {}
     for name, changes in settings.items():
@@ -153,9 +159,6 @@ class _Watch:
 def _parse(overrides: Mapping[str, Any], length: int) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config(CONFIGS / "train.json")
-    unknown = sorted(key for key in overrides if key.split("#")[0] not in parser.get())
-    if unknown:
-        raise InputError("arguments", f"--{unknown[0]}", "no such key", f"the keys of {CONFIGS / 'train.json'}")
     parser.update({"bundle_root": str(CONFIGS.parent), "silent": True, "epochs": 1, **overrides})
     parser.update({"epoch_length": (length + _DATA_ALONE) * parser["batch_size"], "train#handlers": []})
     parser.update({"feed": {"_target_": f"{Feed.__module__}.Feed", "length": length}})
@@ -194,16 +197,15 @@ def _measure(overrides: Mapping[str, Any], steps: int, warm_up: int) -> Profile:
     return Profile(data=data, step=rates[0], both=rates[1], parts=means, memory=used / 1e9)
 
 
+@wraps(profile)
+def _show(*arguments: Any, **options: Any) -> None:
+    for name, result in profile(*arguments, **options).items():
+        print(f"{name}\n{result}\n")
+
+
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-
-    def run(dataset_dir: str, **options: Any) -> None:
-        for name, result in profile(dataset_dir, **options).items():
-            print(f"{name}\n{result}\n")
-
-    run.__doc__ = profile.__doc__
-    with told_in_one_line():
-        fire.Fire(run, name="python -m custom.profile")
+    """Run the command line."""
+    command_line.run(_show, name="python -m custom.profile")
 
 
 if __name__ == "__main__":

@@ -1,119 +1,128 @@
-"""Segment by boxes: ``python -m custom.segment IMAGE --boxes "[[x0,y0,x1,y1]]" --modality US --out DIR``."""
+"""Segment by boxes: ``python -m custom.segment IMAGE --boxes 20 34 70 75 --modality US --out DIR``."""
 
 from __future__ import annotations
 
-import io
-import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-import fire
-
-from custom.bundle_folder import BUNDLE
-from custom.command_line import told_in_one_line
-from custom.errors import InputError
+from custom.command_line import run
 from custom.images.intensity import parse_window
+from custom.inference.batch import Options, check_out, segment_case, segment_cases
 from custom.inference.cases import list_cases
-from custom.inference.folder import Options, refuse_overwriting, segment_case, segment_cases
-from custom.inference.models import Model, openvino_model, torch_model
+from custom.inference.predictor import Predictor
+from custom.inference.result_files import report_path
+from custom.inference.summary import summary_table
 from custom.modalities import canonical_modality
-
-DEFAULT_CHECKPOINT = BUNDLE / "models" / "model.pt"
-BACKENDS = ("torch", "openvino")
 
 
 def segment(
     image: str,
     *,
     out: str,
-    boxes: list | None = None,
+    boxes: Any = None,
+    slice: int | None = None,
+    world: bool = False,
+    margin: int = 0,
+    names: Any = None,
     modality: str | None = None,
-    checkpoint: str = str(DEFAULT_CHECKPOINT),
-    clip: str = "auto",
-    backend: str = "torch",
-    model: str | None = None,
-    precision: str | None = None,
-    device: str | None = None,
-    overlap: str = "logit",
+    format: str | None = None,
     separate: bool = False,
+    overlap: str = "logit",
     follow: bool = True,
     ct_window: str = "soft_tissue",
     suv_max: float | None = None,
+    frame: int | None = None,
+    series: str | None = None,
+    checkpoint: str | None = None,
+    backend: str = "auto",
+    model: str | None = None,
+    precision: str | None = None,
+    device: str | None = None,
+    clip: str = "auto",
 ) -> None:
-    """Segment one image, a folder of images, or the images of a JSON list.
+    """Segment one image, a folder of images, or the images of a list.
 
-    An image is a picture (PNG, JPEG, TIFF, BMP), a TIFF stack, NIfTI, a DICOM file or a folder with one series, or a
-    CVPR24 npz. Results are written in its kind and place: <name>_mask.* (value k for box k; DICOM SEG for DICOM; of an
-    npz <name>.npz with segs), <name>_overlay.png, and <name>.json with the numbers.
+    An image is a picture (PNG, JPEG, WebP, BMP, TIFF), a TIFF stack, NIfTI, NRRD, MetaImage, MGZ, a DICOM file or a
+    folder with DICOM series, or a CVPR24 npz. Three files are written: <name>_mask.* in the kind and place of the image
+    (value k for box k; DICOM SEG for DICOM; of an npz <name>.npz with segs), <name>_overlay.png, and <name>.json with
+    the numbers.
 
     Of many images those are skipped whose results are there and still hold, a bad one does not stop the others, and
-    under torchrun each process takes its share. report_<rank>.json lists what was done; with one process the exit
-    code is 1 if an image failed (torchrun would stop the other processes for it).
+    under torchrun each process takes its share. report_<rank>.json lists what was done. The exit code is 1 if an image
+    failed; under torchrun, which would stop the other processes for it, it stays 0.
 
     Args:
-        image: image, folder of images, or JSON list [{"image": path, "boxes": [...], "modality": optional}, ...] with
-            paths relative to the list.
+        image: an image, a folder of images, or a list: JSON [{"image": path, "boxes": [...], "modality": optional,
+            "names": optional}, ...], or CSV with the columns image, x_min, y_min, x_max, y_max and optionally z_min,
+            z_max, slice, modality, name, one row a box. Paths are relative to the list.
         out: folder for the results.
-        boxes: one box or a list of boxes: x_min y_min x_max y_max, of a volume x_min y_min z_min x_max y_max z_max, in
-            pixels of the file as stored (NIfTI: i j k; DICOM: column, row, slice from inferior, right or anterior),
-            both ends inside. An npz has its own.
-        modality: one of the eleven; else DICOM's, or the file name's (2D_US_7.png), or what the network itself says.
-        checkpoint: weights; "lite_medsam" for LiteMedSAM's.
-        clip: the CLIP the weights were trained with: auto, none, a hub name or a local folder.
-        backend: torch, or openvino, which runs an exported model and needs no PyTorch.
-        model: folder of the exported model.
-        precision: of the arithmetic: f32 or bf16.
-        device: where PyTorch computes, e.g. cpu or cuda:1.
-        overlap: what a pixel in several masks becomes: logit (the largest), smaller (mask), last (box).
+        boxes: one box as numbers (--boxes 20 34 70 75), several as "20 34 70 75; 1 2 9 9" or "[[20,34,70,75],...]":
+            x_min y_min x_max y_max, of a volume x_min y_min z_min x_max y_max z_max, in pixels of the file as stored,
+            both ends inside (NIfTI: i j k; DICOM: column, row, slice from inferior, right or anterior; the JSON file
+            names the DICOM instance of each slice). Or a file: a CSV or JSON list for a folder, a ROI or line of 3D
+            Slicer (.mrk.json), or a mask of any format, of which each label gives its box. The boxes of a folder are
+            those of each of its images. An npz has its own.
+        slice: number of the slice for boxes of 4 numbers in a volume: only this slice is segmented.
+        world: True if boxes are in mm, right-anterior-superior, as NIfTI and 3D Slicer show them.
+        margin: pixels by which the boxes of a mask file grow.
+        names: names of the objects, "tumor,liver"; a DICOM SEG gets their SNOMED codes where they are known.
+        modality: one of CT, MR, PET, US, X-Ray, Mammography, OCT, Endoscopy, Fundus, Dermoscopy, Microscopy, or a
+            common name of one (MRT, DX, histology). By default DICOM's, or the file name's (2D_US_7.png), or what the
+            network sees.
+        format: of the masks: nifti, nrrd, mha, mgz, png, tiff, npz, seg, rtstruct. By default the image's own.
         separate: True writes a file for each box, <name>_mask_<k>.* with 0 and 1.
+        overlap: what a pixel in several masks becomes: logit (the largest), smaller (mask) or last (box).
         follow: False prompts every slice of a volume with the box itself, not with the mask of the slice before.
         ct_window: soft_tissue, lung, bone, brain or "level,width" in HU, for CT that is not 8 bits.
         suv_max: upper end of the range of a PET in SUV.
+        frame: number of the volume in a 4D file, from 0.
+        series: which DICOM series of a folder: its UID, number or description.
+        checkpoint: weights, by default those of the bundle; "lite_medsam" for LiteMedSAM's.
+        backend: auto, torch or openvino. auto takes a GPU if there is one, else OpenVINO, for which the weights are
+            prepared once, else PyTorch.
+        model: folder of a network that custom.export wrote, in place of a checkpoint.
+        precision: of the arithmetic: f32 or bf16; by default what is fastest here.
+        device: where PyTorch computes, e.g. cpu or cuda:1.
+        clip: the CLIP the weights were trained with: auto, none, a hub name or a local folder.
 
     Raises:
         InputError: something given cannot be used.
     """
     options = Options(
-        window=parse_window(ct_window), suv_max=suv_max, overlap=overlap, separate=separate, follow=follow
+        window=parse_window(ct_window),
+        suv_max=suv_max,
+        frame=frame,
+        series=None if series is None else str(series),
+        overlap=overlap,
+        separate=separate,
+        follow=follow,
+        format=format,
     )
     known = None if modality is None else canonical_modality(modality, "--modality")
-    cases, several = list_cases(str(image), boxes=boxes, modality=known)  # a file named 2024 arrives as a number
-    folder = Path(str(out))
-    refuse_overwriting(cases, str(image), folder)
-    network = _model(backend, checkpoint=checkpoint, clip=clip, folder=model, precision=precision, device=device)
+    source, folder = str(image), Path(str(out))  # a file named 2024 arrives as a number
+    cases, several = list_cases(
+        source, boxes=boxes, modality=known, names=names, slices=slice, world=world, margin=margin
+    )
+    check_out(folder, cases, source)
+    predictor = Predictor(
+        checkpoint, backend=backend, model=model, precision=precision, device=device, clip=clip, embeddings=0
+    )
     if not several:
-        segment_case(cases[0], network, options, folder)
-        print(folder / f"{cases[0].name}_overlay.png")
+        report = segment_case(cases[0], predictor, options, folder)
+        print(summary_table(report, report_path(folder, cases[0].name)))
         return
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    summary = segment_cases(cases, network, options, folder, rank=rank, world=world)
-    for line in summary.failed:
-        print(f"failed: {line}")
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    summary = segment_cases(cases, predictor, options, folder, rank=rank, world=world_size)
     print(f"{len(summary.written)} written, {summary.skipped} there before, {len(summary.failed)} failed: {folder}")
-    if summary.failed and world == 1:
+    if summary.failed and world_size == 1:
         sys.exit(1)
 
 
-def _model(
-    backend: str, *, checkpoint: str, clip: str, folder: str | None, precision: str | None, device: str | None
-) -> Model:
-    if backend == "torch":
-        return torch_model(checkpoint, clip=clip, precision=precision, device=device)
-    if backend == "openvino":
-        if device is not None:
-            raise InputError("arguments", "device", repr(device), "nothing: an exported model runs on the processor")
-        return openvino_model(folder, precision=precision)
-    raise InputError("arguments", "backend", repr(backend), ", ".join(BACKENDS))
-
-
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
-    with told_in_one_line():
-        fire.Fire(segment)
+    """Run the command line; bad input ends it with one line."""
+    run(segment, name="python -m custom.segment")
 
 
 if __name__ == "__main__":

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import fire
-
-from custom.command_line import told_in_one_line
+from custom.command_line import run
 from custom.errors import InputError
 from custom.images.intensity import parse_window
 from custom.json_files import read_json
@@ -22,77 +17,122 @@ from data_prep.readers import READERS
 from data_prep.splits import SplitRule
 from data_prep.writer import Options, whole_number
 
-_TOOLS = ("check", "show", "clip-features", "speed")  # verbs that work on a prepared set
-_OPTIONS = [
-    "workers",
-    "ct_window",
-    *(f.name for part in (Options, SplitRule) for f in fields(part) if f.name != "window"),
-]
+
+def shared_options(
+    *,
+    workers: int | None = None,
+    ct_window: str = "soft_tissue",
+    suv_max: float | None = Options.suv_max,
+    components: bool | str = Options.components,
+    min_size: int = Options.min_size,
+    max_masks: int | None = Options.max_masks,
+    val_fraction: float = SplitRule.val_fraction,
+    patient_pattern: str | None = SplitRule.patient_pattern,
+    leakage: str = SplitRule.leakage,
+) -> tuple[int, Options, SplitRule]:
+    """Check the options of every verb that prepares a set.
+
+    Args:
+        workers: processes; by default the CPU cores, at most 8. 1 runs serially.
+        ct_window: soft_tissue, lung, bone, brain, or "level,width" in HU; for CT that is not uint8.
+        suv_max: upper end of the range of a PET in SUV; by default its percentiles.
+        components: auto splits the masks of pictures into connected components and leaves those of volumes whole; True
+            splits both, False none. Instance maps are never split.
+        min_size: drop masks of fewer pixels or voxels.
+        max_masks: list only the K largest masks of a slice; by default all.
+        val_fraction: part of the patients of each data set for validation, where the source does not say the split.
+        patient_pattern: regular expression that is searched in the case name; its first group is the patient. By
+            default the source's patient, else every case is a patient of its own.
+        leakage: error or warn, when a patient or an image is in training and in validation.
+
+    Returns:
+        The number of processes, what is done to every case, and how cases are split.
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
+    what = Options(
+        window=parse_window(ct_window), components=components, min_size=min_size, suv_max=suv_max, max_masks=max_masks
+    )
+    pattern = None if patient_pattern is None else str(patient_pattern)  # fire makes "(1)" a number
+    splits = SplitRule(val_fraction=val_fraction, patient_pattern=pattern, leakage=leakage)
+    return whole_number("workers", min(os.cpu_count() or 1, 8) if workers is None else workers, 1), what, splits
 
 
 class Commands:
     """Prepare data for training: arrays and one dataset.json in the folder --out.
 
-    A second run into the same folder does only what is missing or has changed, also after a stop at any moment.
-    A case that cannot be used is named with the reason, here and in report.json, and the exit code is 1.
-
-    Every verb that prepares also takes:
-      --workers N          processes (default: the CPU cores, at most 8); 1 runs serially
-      --ct_window W        soft_tissue (default), lung, bone, brain, or "level,width" in HU; for CT that is not uint8
-      --suv_max S          upper end of the range of a PET in SUV
-      --components C       auto (default): masks of pictures are split into connected components, volumes are not;
-                           True: both are; False: none; instance maps never are
-      --min_size N         drop masks of fewer pixels or voxels (default 16)
-      --max_masks K        list only the K largest masks of a slice (default: all)
-      --val_fraction F     part of the patients of each data set for validation (default 0.1), where the source does
-                           not tell the split
-      --patient_pattern P  regular expression searched in the case name; its first group is the patient (default: the
-                           source's patient, else every case is one of its own)
-      --leakage L          error (default) or warn, when a patient or an image is in training and in validation
+    A second run into the same folder does only what is missing or has changed, also after a stop at any moment. A case
+    that cannot be used is named with the reason, here and in report.json, and the exit code is 1.
     """
 
-    def demo(self, out: str = str(DEFAULT_DEMO_DIR), **options: Any) -> None:
-        """Make a small phantom set of all eleven modalities, the same on every run."""
+    def demo(self, *, out: str = str(DEFAULT_DEMO_DIR), **options: Any) -> None:
+        """Make a small phantom set of all eleven modalities, the same on every run.
+
+        Args:
+            out: folder of the prepared set.
+        """
         _prepare("demo", out, options)
 
-    def manifest(self, src: str | None = None, out: str | None = None, **options: Any) -> None:
-        """Prepare every <Modality>/manifest.jsonl below --src (pictures and NIfTI)."""
-        _prepare("manifest", out, options, _folder("src", src))
+    def manifest(self, *, src: str, out: str, **options: Any) -> None:
+        """Prepare the cases of every <Modality>/manifest.jsonl (pictures and volumes).
 
-    def npz(self, src: str | None = None, out: str | None = None, **options: Any) -> None:
-        """Prepare {2D|3D}_{Modality}_*.npz files below --src."""
-        _prepare("npz", out, options, _folder("src", src))
+        Args:
+            src: folder with <Modality>/manifest.jsonl.
+            out: folder of the prepared set.
+        """
+        _prepare("manifest", out, options, src)
+
+    def npz(self, *, src: str, out: str, **options: Any) -> None:
+        """Prepare {2D|3D}_{Modality}_*.npz files.
+
+        Args:
+            src: folder with the files, at any depth.
+            out: folder of the prepared set.
+        """
+        _prepare("npz", out, options, src)
 
     def nifti(
         self,
-        src: str | None = None,
-        out: str | None = None,
+        *,
+        src: str,
+        out: str,
         modality: str | None = None,
         images: str = "images",
         labels: str = "labels",
         names: Any = None,
         **options: Any,
     ) -> None:
-        """Prepare NIfTI volumes: --images and --labels folders below --src; --names is {id: name} or a JSON file."""
-        reader = {"modality": modality, "images": images, "labels": labels, "names": _mapping("names", names)}
-        _prepare("nifti", out, options, _folder("src", src), **reader)
+        """Prepare NIfTI volumes: paired folders of images and labels, nnU-Net, or the Medical Segmentation Decathlon.
 
-    def dicom(
-        self,
-        src: str | None = None,
-        out: str | None = None,
-        modality: str | None = None,
-        names: Any = None,
-        **options: Any,
-    ) -> None:
-        """Prepare DICOM series with SEG or RTSTRUCT below --src; --names is {id: name} or a JSON file."""
-        _prepare("dicom", out, options, _folder("src", src), modality=modality, names=_mapping("names", names))
+        Args:
+            src: folder of the set.
+            out: folder of the prepared set.
+            modality: one of the eleven, for volumes whose channel does not say it.
+            images: folder of the images below SRC.
+            labels: folder of the labels below SRC.
+            names: names of the ids, {1: liver} or a JSON file.
+        """
+        reader = {"modality": modality, "images": images, "labels": labels, "names": _mapping("names", names)}
+        _prepare("nifti", out, options, src, **reader)
+
+    def dicom(self, *, src: str, out: str, modality: str | None = None, names: Any = None, **options: Any) -> None:
+        """Prepare DICOM series with the SEG or RTSTRUCT that refers to them.
+
+        Args:
+            src: folder with DICOM files, at any depth.
+            out: folder of the prepared set.
+            modality: one of the eleven, in place of DICOM's.
+            names: names of the ids, {1: liver} or a JSON file, in place of the names in the files.
+        """
+        _prepare("dicom", out, options, src, modality=modality, names=_mapping("names", names))
 
     def images(
         self,
-        src: str | None = None,
-        out: str | None = None,
-        modality: str | None = None,
+        *,
+        src: str,
+        out: str,
+        modality: str,
         images: str = "images",
         masks: str = "masks",
         kind: str = "auto",
@@ -100,30 +140,42 @@ class Commands:
         names: Any = None,
         **options: Any,
     ) -> None:
-        """Prepare pictures with mask pictures: --images and --masks folders below --src.
+        """Prepare pictures with mask pictures.
 
-        --palette and --names are dicts or JSON files.
+        Args:
+            src: folder of the set, with the two folders or with train/ and val/ that hold both.
+            out: folder of the prepared set.
+            modality: one of the eleven.
+            images: folder of the pictures below SRC.
+            masks: folder of the masks below SRC.
+            kind: what the pixels of masks are: auto, ids, instances, binary or colours.
+            palette: names of the colours, {"#ff0000": polyp} or a JSON file.
+            names: names of the ids, {1: polyp} or a JSON file.
         """
         reader = {"modality": modality, "images": images, "masks": masks, "kind": kind}
         reader |= {"palette": _mapping("palette", palette), "names": _mapping("names", names)}
-        _prepare("images", out, options, _folder("src", src), **reader)
+        _prepare("images", out, options, src, **reader)
 
-    def coco(
-        self,
-        src: str | None = None,
-        out: str | None = None,
-        modality: str | None = None,
-        annotations: str | None = None,
-        **options: Any,
-    ) -> None:
-        """Prepare pictures with COCO annotations below --src."""
-        _prepare("coco", out, options, _folder("src", src), modality=modality, annotations=annotations)
+    def coco(self, *, src: str, out: str, modality: str, annotations: str | None = None, **options: Any) -> None:
+        """Prepare pictures with COCO annotations.
 
-    def check(self, dataset_dir: str | None = None) -> None:
-        """Check a prepared set against its arrays; exit code 1 if there are problems."""
+        Args:
+            src: folder of the pictures.
+            out: folder of the prepared set.
+            modality: one of the eleven.
+            annotations: the annotation file, also relative to SRC; by default the JSON files in SRC or SRC/annotations.
+        """
+        _prepare("coco", out, options, src, modality=modality, annotations=annotations)
+
+    def check(self, dataset_dir: str) -> None:
+        """Check a prepared set against its arrays; exit code 1 if there are problems.
+
+        Args:
+            dataset_dir: folder of the prepared set.
+        """
         from data_prep.check import check
 
-        report = check(_folder("dataset_dir", dataset_dir))
+        report = check(Path(str(dataset_dir)))
         for title, lines in (("problem", report.problems), ("warning", report.warnings)):
             for line in lines:
                 print(f"{title}: {line}")
@@ -131,76 +183,83 @@ class Commands:
         if report.problems:
             sys.exit(1)
 
-    def show(self, dataset_dir: str | None = None, out: str | None = None, **options: Any) -> None:
-        """Draw cases of a prepared set with their masks as one PNG; --per_modality 8, --columns 8, --seed 0."""
+    def show(self, dataset_dir: str, *, out: str, per_modality: int = 8, columns: int = 8, seed: int = 0) -> None:
+        """Draw cases of a prepared set with their masks as one PNG.
+
+        Args:
+            dataset_dir: folder of the prepared set.
+            out: the PNG file to write, e.g. sheet.png.
+            per_modality: cases of each modality, at most.
+            columns: cases side by side.
+            seed: another number draws other cases and slices.
+        """
         from data_prep.show import show
 
-        _check_names(options, ("per_modality", "columns", "seed"))
-        print(show(_folder("dataset_dir", dataset_dir), _folder("out", out), **options))
+        sheet = show(Path(str(dataset_dir)), Path(str(out)), per_modality=per_modality, columns=columns, seed=seed)
+        print(sheet)
 
-    def clip_features(self, dataset_dir: str | None = None, clip: str = "auto", **options: Any) -> None:
-        """Compute the CLIP features of a prepared set ahead of training; --batch_size, --workers, --device."""
+    def clip_features(
+        self,
+        dataset_dir: str,
+        *,
+        clip: str = "auto",
+        batch_size: int = 64,
+        workers: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        """Compute the CLIP features of a prepared set ahead of training.
+
+        Args:
+            dataset_dir: folder of the prepared set.
+            clip: auto for PubMedCLIP, a hub name or a local folder.
+            batch_size: crops that CLIP encodes at once.
+            workers: processes that cut crops; by default the CPU cores, at most 8. 0 cuts them in this process.
+            device: where CLIP runs, e.g. cpu or cuda:1; by default the GPU, if there is one.
+        """
         from data_prep.clip_features import cache_clip_features
 
-        _check_names(options, ("batch_size", "workers", "device"))
-        print(cache_clip_features(_folder("dataset_dir", dataset_dir), clip, **options))
+        options = {"batch_size": batch_size, "workers": workers, "device": device}
+        print(cache_clip_features(Path(str(dataset_dir)), clip, **options))
 
-    def speed(self, dataset_dir: str | None = None, seconds: float = 20.0) -> None:
-        """Measure how fast slices and training samples of a prepared set are made."""
+    def speed(self, dataset_dir: str, *, seconds: float = 20.0) -> None:
+        """Measure how fast slices and training samples of a prepared set are made.
+
+        Args:
+            dataset_dir: folder of the prepared set.
+            seconds: for how long samples are made.
+        """
         from data_prep.speed import measure
 
-        print(measure(_folder("dataset_dir", dataset_dir), seconds=seconds))
+        print(measure(Path(str(dataset_dir)), seconds=seconds))
 
 
 def main() -> None:
-    """Run the command line; bad input is one line on standard error and exit code 1."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):  # a verb that takes any option would take --help for one
-        arguments = [a for a in arguments if a not in ("-h", "--help", "--")] + ["--", "--help"]
-    with told_in_one_line():
-        verbs = (*READERS, *_TOOLS)
-        if arguments and arguments[0].replace("_", "-") not in verbs and not arguments[0].startswith("-"):
-            raise InputError("arguments", "verb", repr(arguments[0]), ", ".join(verbs))
-        fire.Fire(Commands(), arguments, name="python -m data_prep")
+    """Run the command line."""
+    run(Commands(), name="python -m data_prep", options=shared_options)
 
 
-def _prepare(verb: str, out: Any, options: dict[str, Any], *place: Path, **reader: Any) -> None:
-    out = _folder("out", out)
-    workers, what, splits = _parse(options)
-    report = prepare(READERS[verb](*place, **reader), out, options=what, splits=splits, workers=workers)
+def _prepare(verb: str, out: str, options: dict[str, Any], *src: str, **reader: Any) -> None:
+    workers, what, splits = shared_options(**options)
+    folder = Path(str(out))  # one named 2024 arrives as a number
+    report = prepare(
+        READERS[verb](*(Path(str(place)) for place in src), **reader),
+        folder,
+        options=what,
+        splits=splits,
+        workers=workers,
+    )
     for title, lines in (("left out", report.left_out), ("skipped", report.skipped), ("leakage", report.leakage)):
         for line in lines:
             print(f"{title}: {line}")
     cases = len(report.training) + len(report.validation)
     if not cases:
-        raise InputError(out, "cases", "none that could be prepared", "at least one usable case")
+        raise InputError(folder, "cases", "none that could be prepared", "at least one usable case")
     print(report.table())
     earlier = f" ({report.reused} of them by an earlier run)" if report.reused else ""
-    print(f"{cases} cases{earlier} in {report.seconds:.1f} s, {report.size / 1e6:.1f} MB written to {out}")
+    print(f"{cases} cases{earlier} in {report.seconds:.1f} s, {report.size / 1e6:.1f} MB written to {folder}")
     if report.skipped:
         print(f"{len(report.skipped)} cases skipped")
         sys.exit(1)
-
-
-def _parse(arguments: dict[str, Any]) -> tuple[int, Options, SplitRule]:
-    _check_names(arguments, _OPTIONS)
-    values = dict(arguments)
-    workers = whole_number("workers", values.pop("workers", min(os.cpu_count() or 1, 8)), 1)
-    if "ct_window" in values:
-        values["window"] = parse_window(values.pop("ct_window"))
-    if "patient_pattern" in values:
-        values["patient_pattern"] = str(values["patient_pattern"])  # fire makes "(1)" a number
-    rule = {f.name: values.pop(f.name) for f in fields(SplitRule) if f.name in values}
-    return workers, Options(**values), SplitRule(**rule)
-
-
-def _check_names(arguments: dict[str, Any], allowed: Sequence[str]) -> None:
-    for key in arguments:
-        if key not in allowed:
-            names = ", ".join(f"--{name}" for name in allowed)
-            raise InputError("arguments", f"--{key}", "an unknown option", f"those of the verb (--help), {names}")
 
 
 def _mapping(name: str, value: Any) -> dict | None:
@@ -212,9 +271,3 @@ def _mapping(name: str, value: Any) -> dict | None:
     if not isinstance(content, dict):
         raise InputError(value, name, type(content).__name__, allowed)
     return content
-
-
-def _folder(name: str, value: Any) -> Path:
-    if value is None or isinstance(value, bool):
-        raise InputError("arguments", name, "nothing", f"--{name} FOLDER")
-    return Path(str(value))  # a folder named 2024 arrives as a number

@@ -39,7 +39,7 @@ JOURNAL_NAME = "journal.jsonl"
 REPORT_NAME = "report.json"
 #: Marks the records of ``dataset.json`` whose split was drawn.
 DRAWN = "drawn"
-_PLACE = "where"  # the key of an entry that only tells where it stands, e.g. on which line of a list
+_PLACE = "where"  # the key of an entry that only says where it stands, e.g. on which line of a list
 
 
 class Journal:
@@ -164,7 +164,7 @@ def to_json_bytes(value: Any) -> bytes:
 def _file_state(file: str) -> list[Any]:
     try:
         state = os.stat(file)
-    except (OSError, ValueError):  # the reader tells what is wrong with it
+    except (OSError, ValueError):  # the reader says what is wrong with it
         return [os.path.basename(file)]
     return [os.path.basename(file), state.st_size, state.st_mtime_ns]
 

@@ -81,7 +81,7 @@ def slice_index(label: np.ndarray, max_masks: int | None = None) -> list[list]:
 
     Args:
         label: uint8 or uint16 (Z, H, W), as ``clean_masks`` returns it.
-        max_masks: keep only so many ids of a slice, the largest on that slice (of equal ones the lower id); None
+        max_masks: keep at most this number of ids of a slice, the largest on it (of equal ones the lower id); None
             keeps all.
     """
     index = []

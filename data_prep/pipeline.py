@@ -1,4 +1,4 @@
-"""Prepare every case of a reader in parallel, write ``dataset.json`` last, and tell what happened."""
+"""Prepare every case of a reader in parallel, write ``dataset.json`` last, and report what happened."""
 
 from __future__ import annotations
 

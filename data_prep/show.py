@@ -116,7 +116,7 @@ def _band(heading: str, tiles: Sequence[Image.Image], columns: int) -> np.ndarra
 
 
 def _write(canvas: Image.Image, place: tuple[int, int], name: str, rest: str, size: int) -> None:
-    """Write ``name + rest``; where it is too long, the end of the name tells more than its start."""
+    """Write ``name + rest``; where it is too long, the end of the name says more than its start."""
     font, pen = ImageFont.load_default(size), ImageDraw.Draw(canvas)
     room, cut = canvas.width - 2 * place[0], 0
     while pen.textlength(text := ("..." if cut else "") + name[cut:] + rest, font) > room and cut < len(name):

@@ -15,7 +15,7 @@ from custom.errors import InputError
 from custom.files import write_whole
 from custom.images.intensity import WINDOWS, Window, to_uint8
 from data_prep.masks import TooSmallError, clean_masks, slice_index
-from data_prep.readers.base import Case, Reader, Source
+from data_prep.readers.base import Case, Reader, Source, check_shape
 
 ARRAYS = "arrays"
 AUTO = "auto"
@@ -31,7 +31,7 @@ class Options:
             pictures only; False: none. Maps whose ids are single objects are never split.
         min_size: masks with fewer pixels or voxels are dropped.
         suv_max: upper end of the range of a PET in SUV; None takes the percentiles.
-        max_masks: list only so many masks of a slice, the largest; None lists all.
+        max_masks: list at most this number of masks of a slice, the largest; None lists all.
 
     Raises:
         InputError: a value that is not allowed.
@@ -54,7 +54,8 @@ class Options:
 
     def split(self, case: Case) -> bool:
         """Tell whether the masks of a case are split into components."""
-        return not case.instance and (case.dimension == 2 if self.components == AUTO else bool(self.components))
+        wanted = case.image.kind == "picture" if self.components == AUTO else bool(self.components)
+        return wanted and not case.instance
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Outcome:
 
     Attributes:
         case: name of the source.
-        split: ``"train"`` or ``"val"``, as the source told; None where it does not tell, or nothing was written.
+        split: ``"train"`` or ``"val"``, as the source gives it; None where it gives none, or nothing was written.
         record: the entry of ``dataset.json``; None when nothing was written.
         problem: why nothing was written.
         failed: the problem is an error, not the effect of ``min_size``.
@@ -83,18 +84,18 @@ class Outcome:
 def prepare_case(source: Source, reader: Reader, out: Path, options: Options) -> Outcome:
     """Load one source, convert it and write its two arrays below ``out / "arrays"``.
 
-    Bad input is told in the outcome.
+    Bad input is reported in the outcome.
 
     Raises:
         OSError: the arrays cannot be written.
     """
     try:
         case = _load(source, reader)
-        image = to_uint8(case.image, case.modality, options.window, case.image_file, suv_max=options.suv_max)
-        if image.shape[:3] != case.label.shape:
-            raise InputError(case.label_file, "label", f"shape {case.label.shape}", f"the image's {image.shape[:3]}")
-        if case.spacing is not None and not all(0 < step < math.inf for step in case.spacing):
-            raise InputError(case.image_file, "spacing", case.spacing, "positive numbers")
+        path, spacing = case.image.path, case.image.spacing
+        array = to_uint8(case.image.array, case.modality, options.window, path, suv_max=options.suv_max)
+        check_shape(case.label.shape, case.image, case.label_file)
+        if spacing is not None and not all(0 < step < math.inf for step in spacing):
+            raise InputError(path, "spacing", spacing, "positive numbers")
         masks = clean_masks(
             case.label, case.names, split=options.split(case), min_size=options.min_size, source=case.label_file
         )
@@ -102,9 +103,9 @@ def prepare_case(source: Source, reader: Reader, out: Path, options: Options) ->
         return Outcome(source.name, problem=str(problem))
     except InputError as problem:
         return Outcome(source.name, problem=str(problem), failed=True)
-    image = np.ascontiguousarray(image)
-    record = _record(case, image, masks.label, masks.names, options.max_masks)
-    size = write_array(out / record["image"], image) + write_array(out / record["label"], masks.label)
+    array = np.ascontiguousarray(array)
+    record = _record(case, array, masks.label, masks.names, options.max_masks)
+    size = write_array(out / record["image"], array) + write_array(out / record["label"], masks.label)
     return Outcome(source.name, case.split, record, size=size)
 
 
@@ -114,7 +115,7 @@ def write_array(path: Path, array: np.ndarray) -> int:
     It does not wait for the disk: the journal would notice a loss, and ``prepare`` waits once for all.
     """
     array = np.ascontiguousarray(array)
-    # numpy writes to a file of the system by itself, and then does not tell why it could not.
+    # numpy writes to a file of the system by itself, and then does not say why it could not.
     return write_whole(
         path, lambda file: np.save(SimpleNamespace(write=file.write), array, allow_pickle=False), durable=False
     )
@@ -157,21 +158,22 @@ def _load(source: Source, reader: Reader) -> Case:
 
 
 def _record(
-    case: Case, image: np.ndarray, label: np.ndarray, names: dict[int, str], max_masks: int | None
+    case: Case, array: np.ndarray, label: np.ndarray, names: dict[int, str], max_masks: int | None
 ) -> dict[str, Any]:
+    image = case.image
     record = {
         "case": case.name,
         "modality": case.modality,
         "dataset": case.dataset,
-        "dimension": case.dimension,
+        "dimension": 2 if image.kind == "picture" else 3,
         "image": f"{ARRAYS}/{case.name}.image.npy",
         "label": f"{ARRAYS}/{case.name}.label.npy",
         "shape": list(label.shape),
-        "channels": 3 if image.ndim == 4 else 1,
-        "spacing": None if case.spacing is None else list(case.spacing),
+        "channels": 3 if array.ndim == 4 else 1,
+        "spacing": None if image.spacing is None else list(image.spacing),
         "labels": {str(i): name for i, name in names.items()},
         "slices": slice_index(label, max_masks=max_masks),
         **case.meta,
-        "digest": image_digest(image),
+        "digest": image_digest(array),
     }
-    return record if case.geometry is None else record | {"geometry": case.geometry.to_json()}
+    return record if image.geometry is None else record | {"geometry": image.geometry.to_json()}

@@ -23,6 +23,14 @@ def pytest_configure(config):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Exports are made in the tests' folder, once for all workers, and not in the user's cache."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ["MCP_MEDSAM_CACHE"] = str(root / "mcp-medsam-cache")
+
+
 @pytest.fixture(scope="session")
 def reference():
     """Folder with the published network's inputs and outputs."""

@@ -18,7 +18,7 @@ CALLS = {
 }
 METHODS = {"extractall", "extract", "read_pickle"}
 #: The one place each of these calls is for, behind its checks.
-PLACES = {"pydicom.dcmread": "custom/images/dicom_files.py", "PIL.Image.open": "custom/images/pictures.py"}
+PLACES = {"pydicom.dcmread": "custom/images/dicom_files.py", "PIL.Image.open": "custom/images/formats/pictures.py"}
 #: Call -> the keyword that must be there, and its value.
 REQUIRED = {
     "torch.load": ("weights_only", True),

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import fire
 import openvino
 
-from custom.command_line import told_in_one_line
+from custom.command_line import run
 from custom.errors import InputError
 from custom.export.conversion import decoder_graph, encoder_graph, to_openvino, write_onnx
-from custom.export.folder import PRECISIONS, QUANTISED, Description, check_out, write_folder
+from custom.export.folder import PRECISIONS, QUANTISED, STAGES, Description, check_out, write_folder
+from custom.lite_medsam import checkpoint_path
 from custom.modalities import MODALITIES
-from custom.networks import MCPMedSAM, lite_medsam_path, start_network
-from custom.networks.checkpoint import LITE_MEDSAM, read_state_dict, recognise_layout
+from custom.networks import MCPMedSAM, load_checkpoint, start_network
+from custom.networks.checkpoint import LITE_LAYOUT
 
 
 def export(
@@ -54,14 +55,21 @@ def export(
         allowed = "a prepared data set with --precision int8, nothing with another precision"
         raise InputError("arguments", "calibration", repr(calibration), allowed)
     check_out(str(out))
-    path = lite_medsam_path() if checkpoint == "lite_medsam" else Path(checkpoint)
-    network = load(path, clip)
+    path = checkpoint_path(str(checkpoint))
+    network, left_out = load(path, str(clip))
+    stages = iter(STAGES)
+    _show(stages)
     if calibration is not None:
         from custom.export.quantisation import calibration_values, quantise_decoder  # NNCF takes seconds to start
 
         values = calibration_values(str(calibration), network.crop_size)
-    graphs = {"encoder": encoder_graph(network), "decoder": decoder_graph(network)}
-    models = {name: to_openvino(graph) for name, graph in graphs.items()}
+    graphs, models = {}, {}
+    for name, trace in (("encoder", encoder_graph), ("decoder", decoder_graph)):
+        graphs[name] = trace(network)
+        _show(stages)
+    for name, graph in graphs.items():
+        models[name] = to_openvino(graph)
+        _show(stages)
     clip_width = network.prompt_encoder.text_table.shape[1]
     if calibration is not None:
         models["decoder"] = quantise_decoder(models["decoder"], models["encoder"], values, clip_width)
@@ -74,6 +82,7 @@ def export(
         crop_size=network.crop_size,
         clip_width=clip_width,
         graphs={name: {"inputs": graph.inputs, "outputs": graph.outputs} for name, graph in graphs.items()},
+        left_out=left_out,
         made_with={name: version(name) for name in ("openvino", "torch")},
     )
 
@@ -90,25 +99,30 @@ def export(
     print(out)
 
 
-def load(path: Path, clip: str = "none") -> MCPMedSAM:
-    """Return the network with a checkpoint's weights; LiteMedSAM's have nothing for the prompt components.
+def load(path: Path, clip: str = "none") -> tuple[MCPMedSAM, tuple[str, ...]]:
+    """Return the network with a checkpoint's weights, and the prompt components that are off for want of a CLIP.
+
+    LiteMedSAM's weights have nothing for the prompt components.
 
     Raises:
         InputError: not a checkpoint of this network.
     """
-    if recognise_layout(read_state_dict(path)) == LITE_MEDSAM:
-        network = MCPMedSAM(clip_text=False, modality_embedding=False, clip_image=False, content_cnn=False)
-    else:
-        network = MCPMedSAM()
-    start_network(network.eval(), path, clip)
-    return network
+    network = MCPMedSAM()
+    report = load_checkpoint(network, path)
+    trained = asdict(network.components)
+    start_network(network, path, clip)
+    if report.layout == LITE_LAYOUT:
+        return network, ()
+    return network, tuple(name for name, on in asdict(network.components).items() if trained[name] and not on)
+
+
+def _show(stages: Iterator[str]) -> None:
+    print(next(stages), file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    with told_in_one_line():
-        fire.Fire(export)
+    """Run the command line."""
+    run(export, name="python -m custom.export")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from pathlib import Path
@@ -16,19 +18,26 @@ from custom.errors import InputError
 from custom.files import sync_folder
 from custom.json_files import read_json
 
-FORMAT, VERSION = "mcp-medsam-openvino", 1
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+FORMAT, VERSION = "mcp-medsam-openvino", 2
 DESCRIPTION = "model.json"
 QUANTISED = "int8"  # the graphs themselves differ; the others are ways to run the same graphs
 PRECISIONS = ("f32", "bf16", QUANTISED)
+#: What an export prints when a part of its work is done.
+STAGES = ("weights read", "encoder traced", "decoder traced", "encoder converted", "decoder converted")
 _ALLOWED_FOLDER = "a folder that `python -m custom.export` wrote"
 _GRAPHS, _COMPONENTS = ("encoder", "decoder"), ("clip_text", "modality_embedding", "clip_image", "content_cnn")
 _KINDS = {"checkpoint": str, "digest": str, "precision": str, "components": dict, "modalities": list, "made_with": dict}
-_KINDS |= {"crop_size": int, "clip_width": int, "graphs": dict}
+_KINDS |= {"crop_size": int, "clip_width": int, "graphs": dict, "left_out": list}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What ``model.json`` tells.
+    """The content of ``model.json``.
 
     Attributes:
         checkpoint: name of the weights' file.
@@ -40,6 +49,7 @@ class Description:
         crop_size: side of the crops that content CNN and refinement take, pixels.
         clip_width: width of CLIP's image features.
         graphs: for "encoder" and "decoder" the shapes of their "inputs" and "outputs" by name, -1 where free.
+        left_out: prompt components the weights were trained with and the graphs do not have, for want of a CLIP.
         made_with: versions of the packages that made it.
     """
 
@@ -51,12 +61,25 @@ class Description:
     crop_size: int
     clip_width: int
     graphs: Mapping[str, Mapping[str, Mapping[str, list[int]]]]
+    left_out: tuple[str, ...]
     made_with: Mapping[str, str]
 
     @property
     def uses_modality(self) -> bool:
         """Whether a modality prompts the network."""
         return self.components["clip_text"] or self.components["modality_embedding"]
+
+    def checked_precision(self, precision: str | None, folder: str | PathLike[str]) -> str:
+        """Return the precision to run the graphs in: the one asked for, by default the one of the export.
+
+        Raises:
+            InputError: the graphs of this folder cannot be run in it.
+        """
+        quantised = self.precision == QUANTISED
+        allowed = (QUANTISED,) if quantised else tuple(name for name in PRECISIONS if name != QUANTISED)
+        if precision not in (None, *allowed):
+            raise InputError(folder, "precision", repr(precision), ", ".join(allowed))
+        return precision or self.precision
 
 
 def read_description(folder: str | PathLike[str]) -> Description:
@@ -78,7 +101,7 @@ def read_description(folder: str | PathLike[str]) -> Description:
         raise InputError(path, missing[0], "nothing", "a value")
     values = {name: content[name] for name in names}
     _check_kinds(values, path)
-    return Description(**values | {"modalities": tuple(values["modalities"])})
+    return Description(**values | {name: tuple(values[name]) for name in ("modalities", "left_out")})
 
 
 def _check_kinds(values: Mapping[str, Any], path: Path) -> None:
@@ -91,39 +114,71 @@ def _check_kinds(values: Mapping[str, Any], path: Path) -> None:
     if not all(isinstance(values["components"].get(name), bool) for name in _COMPONENTS):
         raise InputError(path, "components", values["components"], f"true or false for {', '.join(_COMPONENTS)}")
     for graph in _GRAPHS:
-        told = values["graphs"].get(graph)
-        if not (isinstance(told, dict) and all(isinstance(told.get(side), dict) for side in ("inputs", "outputs"))):
-            raise InputError(path, f"graphs.{graph}", told, "shapes of inputs and outputs by name")
+        found = values["graphs"].get(graph)
+        if not (isinstance(found, dict) and all(isinstance(found.get(side), dict) for side in ("inputs", "outputs"))):
+            raise InputError(path, f"graphs.{graph}", found, "shapes of inputs and outputs by name")
 
 
 def write_folder(out: str | PathLike[str], description: Description, write: Callable[[Path], None]) -> None:
     """Fill a folder with what ``write`` puts there and the description, whole or not at all.
 
-    An exported folder of that name is replaced when the new one is complete; after an error it stays as it is. What a
-    run that was killed has left beside it is removed.
+    An exported folder of that name is replaced when the new one is complete; after an error it stays as it is. Of
+    several processes that write the same folder, the last one's stays. What a killed one has left beside it is removed.
 
     Raises:
-        InputError: the name is taken by something else.
+        InputError: the name is taken by something else, or the place cannot be written.
     """
     folder = Path(os.path.abspath(out))
     check_out(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(folder)
-    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("partial", "old"))
+    number = uuid.uuid4().hex[:8]  # process ids are those of a container: two that share a folder may have the same
+    partial, old = (folder.with_name(f".{folder.name}.{number}.{part}") for part in ("partial", "old"))
+    with ExitStack() as held:
+        try:
+            with locked(folder.parent):
+                _tidy(folder)
+                partial.mkdir()
+                held.enter_context(locked(partial))
+            write(partial)
+            content = {"format": FORMAT, "version": VERSION} | asdict(description)
+            (partial / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            for file in partial.iterdir():
+                with file.open("rb+") as written:
+                    os.fsync(written.fileno())
+            with locked(folder.parent):
+                if folder.is_dir():
+                    os.rename(folder, old)
+                os.rename(partial, folder)
+                sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            with locked(folder.parent):
+                _tidy(folder)
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock on a folder, which one process has at a time.
+
+    Args:
+        folder: an existing folder.
+        wait: wait while another process has it.
+
+    Yields:
+        whether it is surely held: some systems and network file systems have no such lock, and without ``wait``
+        another process may have it.
+    """
+    if fcntl is None:
+        yield False
+        return
+    opened, held = os.open(folder, os.O_RDONLY), False
     try:
-        partial.mkdir()
-        write(partial)
-        content = {"format": FORMAT, "version": VERSION} | asdict(description)
-        (partial / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        for file in partial.iterdir():
-            with file.open("rb+") as written:
-                os.fsync(written.fileno())
-        if folder.is_dir():
-            os.rename(folder, old)
-        os.rename(partial, folder)
-        sync_folder(folder.parent)
+        with suppress(OSError):
+            fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        yield held
     finally:
-        _tidy(folder)
+        os.close(opened)
 
 
 def _tidy(folder: Path) -> None:
@@ -135,17 +190,20 @@ def _tidy(folder: Path) -> None:
         else:
             os.rename(old, folder)
     for partial in folder.parent.glob(f"{name}.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(FileNotFoundError), locked(partial, wait=False) as unused:  # a run that still writes has it
+            if unused:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_out(out: str | PathLike[str]) -> None:
-    """Refuse to replace anything but an exported or an empty folder.
+    """Refuse to replace anything but an exported or an empty folder, and a place that cannot be written.
 
     Raises:
-        InputError: the name is taken by something else.
+        InputError: the name is taken by something else, or the place cannot be written.
     """
-    folder = Path(out)
-    if folder.is_dir() and not any(folder.iterdir()) or not folder.exists():
-        return
-    if not (folder / DESCRIPTION).is_file():
-        raise InputError(folder, "out", "something else there", "a new or empty folder, or an exported one to replace")
+    folder = Path(os.path.abspath(out))
+    if folder.exists() and not (folder / DESCRIPTION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(out, "out", "something else there", "a new or empty folder, or an exported one to replace")
+    place = next(parent for parent in folder.parents if parent.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise InputError(out, "out", f"{place}, which cannot be written", "a folder that can be made")

@@ -77,3 +77,15 @@ def as_label(array: np.ndarray, path: str | Path) -> np.ndarray:
     if array.size and array.min() < 0:
         raise InputError(path, "label", f"id {array.min()}", "ids from 0 up")
     return array
+
+
+def no_choice(path: str | Path, *, frame: int | None = None, series: str | None = None) -> None:
+    """Refuse a choice that a format does not offer.
+
+    Raises:
+        InputError: a frame or a series was chosen.
+    """
+    if frame is not None:
+        raise InputError(path, "frame", frame, "nothing: the file holds one image")
+    if series is not None:
+        raise InputError(path, "series", repr(series), "nothing: the file is no DICOM folder")

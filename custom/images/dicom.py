@@ -11,11 +11,14 @@ from pydicom.dataset import Dataset
 
 from custom.errors import InputError
 from custom.images.decoding import check_size, decoding
-from custom.images.dicom_files import NO_IMAGES, list_series, read_header, text_of
-from custom.images.dicom_pixels import pixel_bytes, read_frames
+from custom.images.dicom_files import drop_pixels, list_series, load_series, number_of, text_of
+from custom.images.dicom_pixels import decode_frames, pixel_bytes
 from custom.images.dicom_planes import Plane, planes_of, stack
 from custom.images.geometry import Geometry
+from custom.images.image import on_grid
 from custom.images.suv import suv_factor
+
+__all__ = ["DICOM_MODALITIES", "DicomSeries", "list_series", "read_series"]
 
 #: DICOM's Modality -> ours. XC (photographs) counts as dermoscopy only where the body part is skin.
 DICOM_MODALITIES: dict[str, str] = {
@@ -54,8 +57,8 @@ class DicomSeries:
         array: canonical, (Z, H, W) or (Z, H, W, 3); rescaled values, see ``unit``. Without a geometry: the pictures
             as they are stored, Z = number of frames (a cine loop is a stack of its frames).
         geometry: the grid with source axes (column, row, slice); None for pictures and cine loops.
-        spacing: (z, y, x) of ``array`` in mm; of a picture the y and x as the tags tell and z the slice thickness or
-            1; None where it is not known, and for cine loops.
+        spacing: (z, y, x) of ``array`` in mm; of a picture y and x from the tags, z the slice thickness or 1; None
+            where it is not known, and for cine loops.
         modality: one of ours; None where DICOM's has no counterpart.
         kind: DICOM's Modality.
         unit: of the values: ``"HU"``, ``"SUV"`` (body weight), ``"Bq/ml"`` (PET whose tags do not suffice for SUV),
@@ -65,8 +68,11 @@ class DicomSeries:
         uid: SeriesInstanceUID.
         frame_of_reference: FrameOfReferenceUID, may be empty.
         sop_uids: SOPInstanceUID of each slice; the same for every frame of a multi-frame file.
+        instance_numbers: InstanceNumber of each slice, None where it is missing; likewise.
         frames: frame number of each slice in its file, from 1.
         files: each file once, in the order of its first slice.
+        headers: the header of each of ``files``, without pixels; whoever changes one makes a copy first.
+        unreadable: a line for each other file of the folder that cannot be read; it may belong to the series.
     """
 
     array: np.ndarray
@@ -80,8 +86,11 @@ class DicomSeries:
     uid: str
     frame_of_reference: str
     sop_uids: tuple[str, ...]
+    instance_numbers: tuple[int | None, ...]
     frames: tuple[int, ...]
     files: tuple[str, ...]
+    headers: tuple[Dataset, ...]
+    unreadable: tuple[str, ...]
 
     def to_canonical(self, slices: np.ndarray) -> np.ndarray:
         """Turn stored slices (slice, row, column) to the canonical (Z, H, W)."""
@@ -104,45 +113,41 @@ class DicomSeries:
         return slices, rows, columns
 
 
-def read_series(source: str | Path | Iterable[str | Path]) -> DicomSeries:
-    """Read one series.
+def read_series(source: str | Path | Iterable[str | Path], series: str | None = None) -> DicomSeries:
+    """Read one series; each of its files is opened once.
 
     Args:
-        source: a folder that holds one image series (label objects beside it do not matter), one file, or the files.
+        source: a folder or DICOMDIR (label objects beside the images do not matter), one file, or the files.
+        series: the UID, number or description of the one to read where a folder or DICOMDIR holds several.
 
     Raises:
         InputError: there is not exactly one image series; a file cannot be read; or the images do not make one even
             volume (missing or duplicated slice, other size or orientation, gantry tilt, localizers among them).
     """
-    paths, name = _paths(source)
-    with decoding(paths[0], "DICOM series"):  # pydicom finds malformed values when they are asked for
-        return _read(paths, name)
+    datasets, unreadable = load_series(source, series)
+    name = str(source) if isinstance(source, (str, Path)) else next(iter(datasets))
+    with decoding(next(iter(datasets)), "DICOM series"):  # pydicom finds malformed values when they are asked for
+        return _read(datasets, name, unreadable)
 
 
-def _read(paths: list[str], name: str) -> DicomSeries:
-    headers, planes = {}, []
-    for path in paths:
-        headers[path] = read_header(path)
-        if headers[path] is None or text_of(headers[path], "Modality") in NO_IMAGES:
-            raise InputError(path, "file", "no DICOM image", "images of one series")
+def _read(datasets: dict[str, Dataset], name: str, unreadable: tuple[str, ...]) -> DicomSeries:
+    planes, (first_path, first) = [], next(iter(datasets.items()))
+    for path, header in datasets.items():
         with decoding(path, "DICOM file"):
-            planes += planes_of(headers[path], path)
-    first = headers[paths[0]]
-    for path, header in headers.items():
+            planes += planes_of(header, path)
         if header.SeriesInstanceUID != first.SeriesInstanceUID:
-            raise InputError(path, "SeriesInstanceUID", header.SeriesInstanceUID, f"one series, as in {paths[0]}")
+            raise InputError(path, "SeriesInstanceUID", header.SeriesInstanceUID, f"one series, as in {first_path}")
     planes, geometry = stack(planes, name)
     check_size((len(planes), *planes[0].size), name, itemsize=pixel_bytes(first))
-    slices = _read_slices(planes)  # KxRxC[x3]
+    slices = _decode_slices(planes, datasets)  # KxRxC[x3]
     unit = _unit(first)
-    if unit == "Bq/ml" and (factor := suv_factor(list(headers.values()))) is not None:
+    if unit == "Bq/ml" and (factor := suv_factor(list(datasets.values()))) is not None:
         slices, unit = (slices * factor).astype(np.float32), "SUV"
     if geometry is None:
         array, spacing = slices, _picture_spacing(planes)
     else:
-        channels = slices[..., None] if slices.ndim == 3 else slices
-        turned = [geometry.canonical(channels[..., c].transpose(2, 1, 0)) for c in range(channels.shape[-1])]
-        array, spacing = (turned[0] if slices.ndim == 3 else np.stack(turned, axis=-1)), geometry.spacing
+        array, spacing = on_grid(np.swapaxes(slices, 0, 2), geometry), geometry.spacing  # KxRxC -> CxRxK
+    files = tuple(dict.fromkeys(plane.file for plane in planes))
     return DicomSeries(
         array=array,
         geometry=geometry,
@@ -155,30 +160,20 @@ def _read(paths: list[str], name: str) -> DicomSeries:
         uid=text_of(first, "SeriesInstanceUID"),
         frame_of_reference=text_of(first, "FrameOfReferenceUID"),
         sop_uids=tuple(plane.sop_uid for plane in planes),
+        instance_numbers=tuple(number_of(datasets[plane.file], "InstanceNumber") for plane in planes),
         frames=tuple(plane.frame for plane in planes),
-        files=tuple(dict.fromkeys(plane.file for plane in planes)),
+        files=files,
+        headers=tuple(datasets[file] for file in files),
+        unreadable=unreadable,
     )
 
 
-def _paths(source: str | Path | Iterable[str | Path]) -> tuple[list[str], str]:
-    """Return the files and the name to use in errors about them all."""
-    if isinstance(source, (str, Path)) and not Path(source).is_dir():
-        return [str(source)], str(source)
-    if not isinstance(source, (str, Path)):
-        paths = [str(path) for path in source]
-        if not paths:
-            raise InputError("files", "series", "no file", "the files of one image series")
-        return paths, paths[0]
-    images = [series for series in list_series(source).series if series.image]
-    if len(images) != 1:
-        found = "; ".join(f"{s.uid} ({s.kind}, {len(s.files)} files)" for s in images) or "none"
-        raise InputError(source, "series", found, "one image series; give its files where there are several")
-    return list(images[0].files), str(source)
-
-
-def _read_slices(planes: list[Plane]) -> np.ndarray:
-    """Return the stored slices in the order of the planes: KxRxC, or KxRxCx3."""
-    frames = {path: read_frames(path) for path in dict.fromkeys(plane.file for plane in planes)}
+def _decode_slices(planes: list[Plane], datasets: dict[str, Dataset]) -> np.ndarray:
+    """Return the stored slices in the order of the planes: KxRxC, or KxRxCx3. The data sets lose their pixels."""
+    frames = {}
+    for path in datasets:
+        frames[path] = decode_frames(datasets[path], path)
+        drop_pixels(datasets[path])  # file by file, so that only one is held twice
     slices = [frames[plane.file][plane.frame - 1] for plane in planes]
     for plane, image in zip(planes, slices, strict=True):
         if image.shape != slices[0].shape:

@@ -1,28 +1,38 @@
-"""List the DICOM series below a folder by the headers of their files."""
+"""Open DICOM files, each once: list the series of a folder, and read the files of one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.filereader import read_dataset as read_elements
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
 
 from custom.errors import InputError
-from custom.files import files_below
+from custom.files import files_below, is_inside
 from custom.images.decoding import decoding
+from custom.images.dicom_mark import FIRST_BYTES, is_dicom, is_marked
 from custom.limits import BYTES, DEFLATE_RATIO
 
 #: Modalities whose objects have rows and columns, yet are no images to segment.
 NO_IMAGES = ("SEG", "RTDOSE")
-_DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
 _LISTED = (
     "SOPInstanceUID",
     "SeriesInstanceUID",
+    "SeriesNumber",
     "Modality",
     "PatientID",
     "SeriesDescription",
@@ -31,16 +41,24 @@ _LISTED = (
     "ImagePositionPatient",
     "SharedFunctionalGroupsSequence",
 )
+_FIRST_PIXELS = 0x7FE00000  # the tag from which on elements are pixels and what follows them
+#: (implicit VR, little endian) as pydicom finds them -> the transfer syntax of a file that names none.
+_SYNTAXES = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesFiles:
-    """The files of one SeriesInstanceUID, as their headers tell.
+    """The files of one SeriesInstanceUID, according to their headers.
 
     Attributes:
         uid: SeriesInstanceUID.
+        number: SeriesNumber; None where it is missing or no number.
         kind: DICOM's Modality, e.g. ``"CT"``, ``"SEG"`` or ``"RTSTRUCT"``.
-        files: paths, sorted.
+        files: paths, in the order in which they were listed.
         sop_uids: SOPInstanceUID of each file.
         patient: PatientID, may be empty.
         description: SeriesDescription, may be empty.
@@ -50,6 +68,7 @@ class SeriesFiles:
     """
 
     uid: str
+    number: int | None
     kind: str
     files: tuple[str, ...]
     sop_uids: tuple[str, ...]
@@ -58,6 +77,17 @@ class SeriesFiles:
     frame_of_reference: str
     image: bool
     positioned: bool
+
+    def answers_to(self, name: str | None) -> bool:
+        """Whether this is the series of a UID, a number or a description (in any case); every one is that of None."""
+        names = {self.uid, str(self.number), self.description.strip().lower()} - {"", "None"}
+        return name is None or name.strip().lower() in names
+
+    def __str__(self) -> str:
+        """Describe it in a list to choose from."""
+        number = "no number" if self.number is None else f"number {self.number}"
+        files = f"{len(self.files)} file{'s' * (len(self.files) != 1)}"
+        return f"{self.uid} ({', '.join(filter(None, (number, self.kind, self.description, files)))})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,33 +105,114 @@ class Listing:
     others: int
 
 
+class OpenFile:
+    """A file that is open: its header is read first and then, if it is wanted, all of it.
+
+    Args:
+        path: its name.
+        file: the open file.
+
+    Raises:
+        InputError: a deflated file could unpack to more than ``custom.limits`` allows.
+        Exception: whatever pydicom trips over, for ``decoding``.
+    """
+
+    def __init__(self, path: str | Path, file: BinaryIO) -> None:
+        self._path, self._file = path, file
+        first = file.read(FIRST_BYTES)
+        self._marked = is_marked(first)
+        self._forced = not self._marked and is_dicom(path, first)
+        if self._marked or self._forced:
+            self._check_deflated()
+
+    def header(self, tags: Sequence[str] | None = None) -> Dataset | None:
+        """Return what stands before the pixels, or only some elements of it; None for a file that is not DICOM."""
+        if not (self._marked or self._forced):
+            return None
+        header = self.read(pixels=False, tags=tags)
+        if not header.get("SeriesInstanceUID") and not is_directory(header):
+            if self._forced:
+                return None
+            raise InputError(self._path, "SeriesInstanceUID", "nothing", "a DICOM file of a series")
+        return header
+
+    def read(self, *, pixels: bool = True, tags: Sequence[str] | None = None) -> Dataset:
+        """Read the file to its end, or as far as its pixels.
+
+        Raises:
+            InvalidDicomError: it is not DICOM.
+        """
+        self._file.seek(0)
+        tags = None if tags is None else list(tags)
+        dataset = dcmread(self._file, stop_before_pixels=not pixels, specific_tags=tags, force=self._forced)
+        if not dataset.file_meta.get("TransferSyntaxUID"):
+            dataset.file_meta.TransferSyntaxUID = _SYNTAXES[dataset.original_encoding]
+        return dataset
+
+    def whole(self) -> Dataset:
+        """Read the file to its end.
+
+        Raises:
+            InputError: it is not DICOM.
+        """
+        try:
+            return self.read()
+        except InvalidDicomError as error:
+            raise InputError(self._path, "file", "no DICOM image", "images of one series") from error
+
+    def _check_deflated(self) -> None:
+        """Check before pydicom reads anything, since it unpacks all at once."""
+        self._file.seek(FIRST_BYTES if self._marked else 0)
+        meta = read_elements(self._file, False, True, stop_when=lambda tag, *_: tag.group != 2)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            size = Path(self._path).stat().st_size
+            BYTES.check(size * DEFLATE_RATIO, self._path, "deflated file, unpacked")
+
+
 def list_series(folder: str | Path) -> Listing:
     """List the series below a folder from the files' headers; no pixels are read.
 
-    Files without the ``DICM`` mark are not DICOM; hidden files count too, whatever they are called.
+    Hidden files count too, whatever they are called.
 
     Raises:
         InputError: there is no such folder.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
+    if not Path(folder).is_dir():
         raise InputError(folder, "folder", "no such folder", "a folder with DICOM files")
-    found: dict[str, list[tuple[str, Dataset]]] = {}
-    unreadable, others = [], 0
-    for path in files_below(folder):
-        try:
-            header = read_header(path, tags=_LISTED)
-            with decoding(path, "DICOM file"):
-                list(header or ())  # pydicom finds malformed values when they are asked for
-        except InputError as error:
-            unreadable.append(error)
-            continue
-        if header is None:
-            others += 1
-        else:
-            found.setdefault(str(header.SeriesInstanceUID), []).append((path, header))
-    series = tuple(_entry(uid, members) for uid, members in found.items())
-    return Listing(series=series, unreadable=tuple(unreadable), others=others)
+    return _list(files_below(folder), lambda series: False)[0]
+
+
+def load_series(
+    source: str | Path | Iterable[str | Path], series: str | None = None
+) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+    """Read the files of one image series, pixels included; each file is opened once.
+
+    Args:
+        source: a folder, a DICOMDIR, one file, or the files.
+        series: the UID, number or description of the one to read where a folder or DICOMDIR holds several.
+
+    Returns:
+        Path -> data set; and a line for each other file that cannot be read, which may belong to the series.
+
+    Raises:
+        InputError: there is not exactly one image series, or a file of it cannot be read.
+    """
+    if not isinstance(source, (str, Path)):
+        paths = [str(path) for path in source]
+        if not paths:
+            raise InputError("files", "series", "no file", "the files of one image series")
+        return {path: _read_image(path) for path in paths}, ()
+    if Path(source).is_dir():
+        return _choose(files_below(source), source, series)
+    with _opened(source) as file:
+        dataset = file.whole()
+        if not is_directory(dataset):
+            entry = _entry([(str(source), _image(source, dataset))])
+            if not entry.answers_to(series):
+                raise InputError(source, "series", repr(series), str(entry))
+            return {str(source): dataset}, ()
+        paths = _referenced_files(dataset, Path(source))
+    return _choose(paths, source, series)
 
 
 def read_dataset(path: str | Path, *, pixels: bool = True, tags: Sequence[str] | None = None) -> Dataset:
@@ -116,23 +227,26 @@ def read_dataset(path: str | Path, *, pixels: bool = True, tags: Sequence[str] |
         InputError: a deflated file could unpack to more than ``custom.limits`` allows.
         Exception: whatever pydicom trips over, for ``decoding``.
     """
-    if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        BYTES.check(Path(path).stat().st_size * DEFLATE_RATIO, path, "deflated file, unpacked")
-    return dcmread(path, stop_before_pixels=not pixels, specific_tags=None if tags is None else list(tags))
+    with open(path, "rb") as file:
+        return OpenFile(path, file).read(pixels=pixels, tags=tags)
 
 
-def read_header(path: str, tags: Sequence[str] | None = None) -> Dataset | None:
+def read_header(path: str | Path, tags: Sequence[str] | None = None) -> Dataset | None:
     """Return the header without pixels, or None for a file that is not DICOM or is a DICOMDIR."""
-    with decoding(path, "DICOM file"):
-        try:
-            header = read_dataset(path, pixels=False, tags=tags)
-        except InvalidDicomError:
-            return None
-        if header.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
-            return None
-        if not header.get("SeriesInstanceUID"):
-            raise InputError(path, "SeriesInstanceUID", "nothing", "a DICOM file of a series")
-        return header
+    with _opened(path) as file:
+        header = file.header(tags)
+    return None if header is None or is_directory(header) else header
+
+
+def drop_pixels(dataset: Dataset) -> None:
+    """Drop the pixels of a data set and what follows them, so that the header is left."""
+    for tag in _pixel_tags(dataset):
+        del dataset[tag]
+
+
+def is_directory(header: Dataset) -> bool:
+    """Tell whether a file is a DICOMDIR."""
+    return header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
 
 
 def text_of(header: Dataset, keyword: str) -> str:
@@ -141,11 +255,116 @@ def text_of(header: Dataset, keyword: str) -> str:
     return "" if value is None else str(value)
 
 
-def _entry(uid: str, members: list[tuple[str, Dataset]]) -> SeriesFiles:
+def number_of(header: Dataset, keyword: str) -> int | None:
+    """Return a whole number, None where the tag is missing or holds something else."""
+    try:
+        return int(header.get(keyword))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[OpenFile]:
+    with decoding(path, "DICOM file"), open(path, "rb") as file:
+        yield OpenFile(path, file)
+
+
+def _read_image(path: str) -> Dataset:
+    with _opened(path) as file:
+        return _image(path, file.whole())
+
+
+def _image(path: str | Path, dataset: Dataset) -> Dataset:
+    """Return a data set if it can be an image of a series."""
+    kind = "DICOMDIR" if is_directory(dataset) else text_of(dataset, "Modality")
+    if kind in (*NO_IMAGES, "DICOMDIR"):
+        raise InputError(path, "file", f"no DICOM image but a {kind}", "images of one series")
+    if not dataset.get("SeriesInstanceUID"):
+        raise InputError(path, "SeriesInstanceUID", "nothing", "a DICOM file of a series")
+    return dataset
+
+
+def _choose(paths: list[str], source: str | Path, series: str | None) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+    listing, kept, held = _list(paths, lambda entry: entry.answers_to(series))
+    images = [entry for entry in listing.series if entry.image]
+    chosen = [entry for entry in images if entry.answers_to(series)]
+    if len(chosen) == 1:
+        BYTES.check(held, source, "pixels of the series")
+        # A file that could not be read to its end is missing; it trips again, now for the user to see.
+        read = {path: kept[path] if path in kept else _read_image(path) for path in chosen[0].files}
+        return read, tuple(map(str, listing.unreadable))  # no errors, which would hold the pixels with their frames
+    if not images and listing.unreadable:
+        raise listing.unreadable[0]
+    if not images:
+        found = f"no image series in {len(paths)} files ({listing.others} are not DICOM)"
+        raise InputError(source, "series", found, "DICOM images")
+    found = f"{len(images)} image series" if series is None else f"{series!r}, which {len(chosen)} series answer to"
+    allowed = "the UID, number or description of one of: " + "; ".join(map(str, images))
+    raise InputError(source, "series", found, allowed)
+
+
+def _list(paths: Iterable[str], wanted: Callable[[SeriesFiles], bool]) -> tuple[Listing, dict[str, Dataset], int]:
+    """List the series of some files, and read those of the one image series that is wanted.
+
+    Returns:
+        The listing; path -> data set, empty where there is not one such series; and the bytes of all its pixels.
+        Nothing more is kept from where they are more than ``custom.limits`` allows.
+    """
+    members: dict[str, list[tuple[str, Dataset]]] = {}
+    chosen: set[str] = set()
+    kept: dict[str, Dataset] = {}
+    unreadable, others, held = [], 0, 0
+    for path in paths:
+        try:
+            with _opened(path) as file:
+                header = file.header(_LISTED)
+                if header is None or is_directory(header):
+                    others += 1
+                    continue
+                list(header)  # pydicom finds malformed values when they are asked for
+                uid, entry = str(header.SeriesInstanceUID), _entry([(path, header)])
+                if uid not in members and entry.image and wanted(entry):
+                    chosen.add(uid)
+                members.setdefault(uid, []).append((path, header))
+                if chosen != {uid}:
+                    continue
+                with suppress(InputError), decoding(path, "DICOM file"):
+                    dataset = file.whole()
+                    held += sum(len(dataset.get_item(tag).value or b"") for tag in _pixel_tags(dataset))
+                    if held <= BYTES.value:
+                        kept[path] = dataset
+        except InputError as error:
+            unreadable.append(error)
+        if len(chosen) > 1:
+            kept.clear()
+    series = tuple(_entry(files) for files in members.values())
+    return Listing(series=series, unreadable=tuple(unreadable), others=others), kept, held
+
+
+def _referenced_files(directory: Dataset, path: Path) -> list[str]:
+    """Return the files that a DICOMDIR lists, each once.
+
+    Raises:
+        InputError: one lies outside of its folder.
+    """
+    found: dict[str, None] = {}
+    for record in directory.get("DirectoryRecordSequence") or []:
+        parts = record.get("ReferencedFileID")
+        if not parts:
+            continue
+        file = path.parent.joinpath(*([parts] if isinstance(parts, str) else map(str, parts)))
+        if not is_inside(file, path.parent):  # whoever wrote it does not choose what is read elsewhere
+            raise InputError(path, "ReferencedFileID", str(file), "files in the folder of the DICOMDIR")
+        found[str(file)] = None
+    return list(found)
+
+
+def _entry(members: list[tuple[str, Dataset]]) -> SeriesFiles:
     headers = [header for _, header in members]
     first, kind = headers[0], text_of(headers[0], "Modality")
     return SeriesFiles(
-        uid=uid,
+        uid=text_of(first, "SeriesInstanceUID"),
+        number=number_of(first, "SeriesNumber"),
         kind=kind,
         files=tuple(path for path, _ in members),
         sop_uids=tuple(text_of(header, "SOPInstanceUID") for header in headers),
@@ -157,3 +376,7 @@ def _entry(uid: str, members: list[tuple[str, Dataset]]) -> SeriesFiles:
             header.get("ImagePositionPatient") or header.get("SharedFunctionalGroupsSequence") for header in headers
         ),
     )
+
+
+def _pixel_tags(dataset: Dataset) -> list[BaseTag]:
+    return [tag for tag in dataset.keys() if tag >= _FIRST_PIXELS]

@@ -19,7 +19,7 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytes:
     """Decode one frame to its stored values, in the order row, column, sample; colours are not converted.
 
     Raises:
-        ValueError: the data are corrupt, or of another size than the header tells.
+        ValueError: the data are corrupt, or of another size than the header declares.
     """
     # To and from the same colours: the values as they are, which is what pydicom converts afterwards.
     colours = {} if runner.samples_per_pixel == 1 else {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}

@@ -13,15 +13,13 @@ from custom.images.decoding import decoding
 from custom.images.dicom import DicomSeries
 from custom.images.dicom_files import read_dataset, text_of
 from custom.images.dicom_rtstruct import read_rtstruct
-from custom.images.dicom_seg import read_seg, write_seg
+from custom.images.dicom_seg import read_seg
 
 #: DICOM's Modality of a label object -> its reader.
 LABEL_READERS: dict[str, Callable[[str | Path, DicomSeries], tuple[np.ndarray, dict[int, str]]]] = {
     "SEG": read_seg,
     "RTSTRUCT": read_rtstruct,
 }
-
-__all__ = ["LABEL_READERS", "LabelReferences", "label_references", "read_rtstruct", "read_seg", "write_seg"]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from custom.errors import InputError
 from custom.images import dicom_jpeg
 from custom.images.codestream import check_codestream
 from custom.images.decoding import check_size, decoding
-from custom.images.dicom_files import read_dataset
 from custom.images.dicom_planes import frame_group
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -36,19 +35,22 @@ for _syntax in dicom_jpeg.DECODER_DEPENDENCIES:
     get_decoder(_syntax).add_plugin("imagecodecs", (dicom_jpeg.__name__, "decode_frame"))
 
 
-def read_frames(path: str) -> list[np.ndarray]:
-    """Read the frames of a file.
+def decode_frames(dataset: Dataset, path: str) -> list[np.ndarray]:
+    """Decode the frames of a file.
 
     - Grey: (H, W), stored value x rescale slope + intercept of that frame (or its modality table), so HU for CT; an
       integer dtype where slope and intercept are whole, else float32. MONOCHROME1 is inverted within the stored
       range, so that bright is always bright.
     - Colour (RGB, YBR, palette): (H, W, 3) RGB, stored dtype, a palette uint8.
 
+    Args:
+        dataset: the file, read to its end.
+        path: its name, for errors.
+
     Raises:
         InputError: there are no pixels, the transfer syntax has no decoder here, or the bytes are corrupt.
     """
     with decoding(path, "DICOM file"):
-        dataset = read_dataset(path)
         if not any(keyword in dataset for keyword in _PIXELS):
             raise InputError(path, "PixelData", "nothing", "an image with pixels")
         count = int(dataset.get("NumberOfFrames") or 1)
@@ -72,16 +74,14 @@ def check_frames(dataset: Dataset, path: str) -> None:
     Raises:
         InputError: one has more pixels than ``custom.limits`` allows.
     """
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and syntax.is_transfer_syntax and syntax.is_encapsulated and "PixelData" in dataset:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_transfer_syntax and syntax.is_encapsulated and "PixelData" in dataset:
         for frame in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
             check_codestream(frame, path)
 
 
 def _decoded(dataset: Dataset, path: str) -> np.ndarray:
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None:
-        raise InputError(path, "TransferSyntaxUID", "nothing", "a transfer syntax")
+    syntax = dataset.file_meta.TransferSyntaxUID
     try:
         return pixel_array(dataset, decoding_plugin=_DECODERS.get(syntax, ""))
     except (NotImplementedError, RuntimeError) as error:  # no decoder at all, none installed, or all of them failed
@@ -103,6 +103,8 @@ def _values(frame: np.ndarray, dataset: Dataset, number: int) -> np.ndarray:
     kind = dataset.get("PhotometricInterpretation")
     if kind == "PALETTE COLOR":
         colour = apply_color_lut(frame, dataset)
+        if "RedPaletteColorLookupTableData" in dataset and not dataset.original_encoding[1]:
+            colour = colour.byteswap()  # pydicom takes each table for little endian
         return colour if colour.itemsize == 1 else (colour >> 8).astype(np.uint8)
     if kind == "MONOCHROME1" and frame.dtype.kind in "ui":
         # Lowest + highest stored value: 2^bits - 1 unsigned, -1 signed; in the frame's own dtype.

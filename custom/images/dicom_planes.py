@@ -15,9 +15,10 @@ from custom.images.geometry import Geometry
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _SAME_ORIENTATION = 1e-3  # largest difference of a direction cosine
 _SAME_POSITION = 1e-3  # mm
-_MISSING_SLICE = 1.5  # a gap of so many usual gaps lacks a slice
+_MISSING_SLICE = 1.5  # usual gaps: a wider one lacks a slice
 _EVEN = 0.1  # of the gap: how far a slice may lie from an even grid
 _TILT = 0.01  # lateral shift for each mm along the normal, 0.57 degrees
+_FLAT, _CENTIMETRES = 1, 3  # RegionSpatialFormat 2D, PhysicalUnitsXDirection cm: DICOM PS3.3, C.8.5.5
 _DRIFT = 0.5  # pixels: how far a slice may lie beside the line through the stack
 
 
@@ -30,10 +31,10 @@ class Plane:
         frame: number of the frame in the file, from 1.
         sop_uid: SOPInstanceUID of the file.
         size: (rows, columns).
-        position: (3,) centre of the first pixel, mm, right-anterior-superior; None where the file does not tell.
+        position: (3,) centre of the first pixel, mm, right-anterior-superior; None where the file has none.
         orientation: (2, 3) unit vectors along a row (column number grows) and along a column; None likewise.
-        spacing: (between rows, between columns) in mm; None likewise.
-        thickness: distance to the next slice in mm as the file tells it, else the slice thickness.
+        spacing: (between rows, between columns) in mm, of ultrasound by its calibration; None likewise.
+        thickness: distance to the next slice in mm if the file has it, else the slice thickness.
         localizer: the image is a scout.
     """
 
@@ -49,7 +50,7 @@ class Plane:
 
     @property
     def matrix(self) -> np.ndarray | None:
-        """4x3, (column, row, 1) -> position in mm, right-anterior-superior; None where the file does not tell."""
+        """4x3, (column, row, 1) -> position in mm, right-anterior-superior; None where the file has none."""
         if self.position is None or self.orientation is None or self.spacing is None:
             return None
         rows, columns = self.spacing
@@ -211,7 +212,7 @@ def _position(header: Dataset, frame: int, path: str) -> np.ndarray | None:
     group = frame_group(header, frame, "PlanePositionSequence")
     values = _numbers(header if group is None else group, "ImagePositionPatient", 3, path)
     if group is None and int(header.get("NumberOfFrames") or 1) > 1:
-        return None  # one position for all frames tells no stack
+        return None  # one position for all frames makes no stack
     return None if values is None else values * _LPS_TO_RAS
 
 
@@ -231,11 +232,25 @@ def _spacing(header: Dataset, frame: int, path: str) -> tuple[float, float] | No
     group = frame_group(header, frame, "PixelMeasuresSequence")
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         values = _numbers(header if group is None else group, keyword, 2, path)
-        if values is not None:
-            if values.min() <= 0:
-                raise InputError(path, keyword, values.tolist(), "two positive numbers")
+        if values is not None and values.min() > 0:  # film scanners write 0
             return float(values[0]), float(values[1])
-    return None
+    return _calibration(header)
+
+
+def _calibration(header: Dataset) -> tuple[float, float] | None:
+    """Return the spacing of ultrasound where all of its 2D regions have the same one."""
+    regions = header.get("SequenceOfUltrasoundRegions") or []
+    found = [_region_spacing(region) for region in regions if region.get("RegionSpatialFormat") == _FLAT]
+    if not found or None in found or not np.allclose(found, found[0], rtol=1e-3):
+        return None
+    return found[0]
+
+
+def _region_spacing(region: Dataset) -> tuple[float, float] | None:
+    """Return the spacing (y, x) of a region in mm; a delta is negative where positions decrease."""
+    units = [region.get(f"PhysicalUnits{axis}Direction") for axis in "YX"]
+    y, x = (abs(float(region.get(f"PhysicalDelta{axis}") or 0)) * 10 for axis in "YX")
+    return (y, x) if units == [_CENTIMETRES] * 2 and 0 < y < np.inf and 0 < x < np.inf else None
 
 
 def _thickness(header: Dataset, frame: int) -> float | None:

@@ -1,4 +1,4 @@
-"""DICOM Segmentation objects (SEG): read onto the grid of a series, and written from a label map by highdicom.
+"""Read DICOM Segmentation objects (SEG) onto the grid of a series.
 
 highdicom does not read here: it insists on tags that many files lack, among them some that it wrote.
 """
@@ -7,36 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 
-import highdicom as hd
 import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import pixel_array
-from pydicom.sr.codedict import codes
 
 from custom.errors import InputError
-from custom.files import write_whole
-from custom.images.decoding import as_label, decoding
+from custom.images.decoding import decoding
 from custom.images.dicom import DicomSeries
 from custom.images.dicom_files import read_dataset, text_of
 from custom.images.dicom_pixels import check_frames
 from custom.images.dicom_planes import Plane, frame_group, planes_of
-from custom.version import __version__
 
-NAME = "MCP-MedSAM"
 _ON_GRID = 0.2  # voxels: how far a segmented pixel may lie from the voxel it is given to
-_REQUIRED = (  # may be empty in an object that is derived, but must be there; anonymised files lack them
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-)
 
 
 def read_seg(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, dict[int, str]]:
@@ -94,77 +78,28 @@ def _read(path: str, series: DicomSeries) -> tuple[np.ndarray, dict[int, str]]:
     return series.to_canonical(label), names
 
 
-def write_seg(path: str | Path, label: np.ndarray, names: Mapping[int, str], series: DicomSeries) -> None:
-    """Write a label map as a binary SEG that refers to the images of its series.
-
-    Segments are numbered 1..n in the order of their ids, since the standard asks for that; the property codes are
-    the generic "Tissue". The file appears whole or not at all.
-
-    Args:
-        path: file to write.
-        label: (Z, H, W) integers, canonical, 0 is background.
-        names: id -> name (1..64 characters); every id of ``label``, and others, which become empty segments.
-        series: the segmented images; their headers are read again from ``series.files``.
-
-    Raises:
-        InputError: the shape differs, an id has no name, a source file is gone, or the series is of a kind that no
-            SEG can refer to: a cine loop, or several multi-frame files.
-    """
-    path = Path(path)
-    label = as_label(label, path)
-    numbers = _check_label(path, label, names, series)
-    headers = _source_headers(series)
-    table = np.zeros(max(numbers) + 1, np.uint8 if len(numbers) <= np.iinfo(np.uint8).max else np.uint16)
-    table[list(numbers)] = list(numbers.values())
-    slices = np.ascontiguousarray(series.to_slices(table[label]))  # highdicom scans each slice for every segment
-    if len(series.files) < len(slices):  # frame by frame as in the file
-        slices = slices[np.argsort(series.frames)]
-    algorithm = hd.AlgorithmIdentificationSequence(NAME, codes.DCM.ArtificialIntelligence, __version__)
-    try:
-        seg = hd.seg.Segmentation(
-            source_images=headers,
-            pixel_array=slices,
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[
-                hd.seg.SegmentDescription(
-                    segment_number=number,
-                    segment_label=names[i],
-                    segmented_property_category=codes.SCT.Tissue,
-                    segmented_property_type=codes.SCT.Tissue,
-                    algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
-                    algorithm_identification=algorithm,
-                )
-                for i, number in numbers.items()
-            ],
-            series_instance_uid=hd.UID(),
-            series_number=1000,
-            sop_instance_uid=hd.UID(),
-            instance_number=1,
-            manufacturer=NAME,
-            manufacturer_model_name=NAME,
-            software_versions=__version__,
-            device_serial_number="0",
-            content_label="SEGMENTATION",
-            series_description=f"{NAME} segmentation",
-        )
-    except Exception as error:  # headers break the standard in many ways, and each trips elsewhere
-        found = f"{type(error).__name__} ({' '.join(str(error).split())[:200]})"
-        raise InputError(series.files[0], "header", found, "images that a DICOM SEG can be derived from") from error
-    shared = seg.SharedFunctionalGroupsSequence[0]
-    if "PlaneOrientationSequence" not in shared:
-        # A picture is found by its reference. Without a thickness, highdicom would not read its own measures again.
-        shared.pop("PixelMeasuresSequence", None)
-    data = BytesIO()
-    seg.save_as(data, enforce_file_format=True)
-    write_whole(path, lambda file: file.write(data.getvalue()))
-
-
 def _pixels(seg: Dataset, plane: Plane) -> np.ndarray:
     """Return a frame (rows, columns): segment numbers of a labelmap, else whether a pixel belongs."""
+    syntax = seg.file_meta.TransferSyntaxUID
+    if seg.get("BitsAllocated") == 1 and syntax.is_little_endian and not syntax.is_encapsulated:
+        return _unpacked(seg, plane)
     frame = pixel_array(seg, index=plane.frame - 1)
     if seg.get("SegmentationType") == "LABELMAP":
         return frame
     return frame >= (seg.MaximumFractionalValue / 2 if seg.get("SegmentationType") == "FRACTIONAL" else 1)
+
+
+def _unpacked(seg: Dataset, plane: Plane) -> np.ndarray:
+    """Return a frame of single bits, (rows, columns) bool.
+
+    Frames follow each other without padding, so that one may begin within a byte; pydicom can only read those all at
+    once, at eight times their size.
+    """
+    count = plane.size[0] * plane.size[1]
+    first = (plane.frame - 1) * count
+    data = np.frombuffer(seg.PixelData, np.uint8)[first // 8 : (first + count + 7) // 8]
+    bits = np.unpackbits(data, bitorder="little")[first % 8 :][:count]
+    return bits.reshape(plane.size) == 1
 
 
 def _segment_number(seg: Dataset, plane: Plane, names: Mapping[int, str]) -> int:
@@ -205,64 +140,3 @@ def _voxels_by_source(seg: Dataset, plane: Plane, series: DicomSeries) -> np.nda
     if plane.size != series.slices_shape[1:]:
         raise InputError(plane.file, "Rows, Columns", plane.size, f"{series.slices_shape[1:]} as the series")
     return np.array([[1, 0, 0], [0, 1, 0], [0, 0, places[key]], [0, 0, 1]])
-
-
-def _check_label(path: Path, label: np.ndarray, names: Mapping[int, str], series: DicomSeries) -> dict[int, int]:
-    """Return id -> segment number, for every id that has a name."""
-    if label.shape != series.array.shape[:3]:
-        raise InputError(path, "label", f"shape {label.shape}", f"{series.array.shape[:3]} as the series")
-    ids = sorted(int(i) for i in names)
-    if not ids or ids[0] < 1:
-        raise InputError(path, "names", f"ids {ids}", "at least one id, from 1 up")
-    unnamed = sorted(set(np.unique(label).tolist()) - {0, *ids})
-    if unnamed:
-        raise InputError(path, "names", f"no name for ids {unnamed[:8]}", "a name for every id of the label map")
-    for i, name in names.items():
-        if not 1 <= len(name) <= 64:
-            raise InputError(path, f"names[{i}]", f"{len(name)} characters", "1 to 64 characters")
-    if series.geometry is None and len(series.array) > 1:
-        raise InputError(path, "series", f"{len(series.array)} frames without a position", "a volume or one picture")
-    if 1 < len(series.files) != len(series.sop_uids):
-        raise InputError(path, "series", f"{len(series.files)} multi-frame files", "single files, or one such file")
-    return {i: number for number, i in enumerate(ids, 1)}
-
-
-def _source_headers(series: DicomSeries) -> list[Dataset]:
-    """Read the headers again and fill in what highdicom insists on."""
-    headers = []
-    for file in series.files:
-        with decoding(file, "DICOM file"):
-            headers.append(read_dataset(file, pixels=False))
-    first = headers[0]
-    gap = 1.0 if series.geometry is None else float(np.linalg.norm(series.geometry.affine[:3, 2]))
-    for header in headers:
-        for keyword in _REQUIRED:
-            if keyword not in header:
-                setattr(header, keyword, None)
-        if not header.get("SliceThickness"):
-            header.SliceThickness = f"{gap:.6g}"
-        if series.geometry is not None and "ImageOrientationPatient" in header:
-            header.ImageOrientationPatient = first.ImageOrientationPatient  # the same but for the last digits
-    if len(headers) == 1:
-        _share_groups(first, gap)
-    return headers
-
-
-def _share_groups(header: Dataset, gap: float) -> None:
-    """Give a header of a multi-frame kind the frame count and the shared groups that highdicom looks for.
-
-    Some scanners repeat the orientation and the spacing in every frame. Pictures of multi-frame kinds (fundus,
-    angiography) have no groups at all; their measures here are a stand-in that is taken out of the result again.
-    """
-    header.NumberOfFrames = header.get("NumberOfFrames") or 1
-    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
-        group = frame_group(header, 1, keyword)
-        if group is not None:
-            setattr(shared, keyword, [group])
-    if not shared.get("PixelMeasuresSequence"):
-        shared.PixelMeasuresSequence = [Dataset()]
-        shared.PixelMeasuresSequence[0].PixelSpacing = [1, 1]
-    if not shared.PixelMeasuresSequence[0].get("SliceThickness"):
-        shared.PixelMeasuresSequence[0].SliceThickness = f"{gap:.6g}"
-    header.SharedFunctionalGroupsSequence = [shared]

@@ -54,7 +54,7 @@ class Geometry:
         affine = np.array(self.affine, dtype=np.float64)  # a copy: nobody else can change it
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or _is_flat(affine[:3, :3]):
             raise InputError(self.source, "affine", affine.tolist(), "a finite, invertible 4x4 matrix")
 
     @cached_property
@@ -101,6 +101,14 @@ class Geometry:
         turned = nib.apply_orientation(array, self._turn)
         return np.ascontiguousarray(turned.transpose(2, 1, 0))  # XxYxZ -> ZxYxX
 
+    def put_slice(self, canonical: np.ndarray, plane: np.ndarray, k: int) -> None:
+        """Put slice k along the third axis of the source, IxJ, into a canonical array ZxHxW."""
+        turned = nib.apply_orientation(plane[:, :, None], self._turn).transpose(2, 1, 0)
+        place = k if self._turn[2, 1] > 0 else self.shape[2] - 1 - k
+        index = [slice(None)] * 3
+        index[self.canonical_axis(2)] = slice(place, place + 1)
+        canonical[tuple(index)] = turned
+
     def restore(self, array: np.ndarray) -> np.ndarray:
         """Turn a canonical array back to the source's axes: ZxHxW -> IxJxK."""
         back = ornt_transform(self._canonical, io_orientation(self.affine))
@@ -112,13 +120,26 @@ class Geometry:
     def canonical_boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Turn boxes along: Nx6 (i j k)_min (i j k)_max in source voxels -> (x y z)_min (x y z)_max, canonical."""
         boxes = np.asarray(boxes, np.float64)
-        low, high = np.empty_like(boxes[:, :3]), np.empty_like(boxes[:, 3:])
-        for axis, (target, direction) in enumerate(self._turn):
-            ends = boxes[:, [axis, axis + 3]]
-            if direction < 0:
-                ends = self.shape[axis] - 1 - ends[:, ::-1]
-            low[:, int(target)], high[:, int(target)] = ends.T
-        return np.concatenate([low, high], axis=1)
+        turned = np.empty_like(boxes)
+        for axis, (target, reverse) in enumerate(self._axes):
+            turned[:, [target, target + 3]] = self._ends(boxes[:, [axis, axis + 3]], axis, reverse)
+        return turned
+
+    def source_boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Turn boxes back: Nx6 (x y z)_min (x y z)_max, canonical -> (i j k)_min (i j k)_max in source voxels."""
+        boxes = np.asarray(boxes, np.float64)
+        restored = np.empty_like(boxes)
+        for axis, (target, reverse) in enumerate(self._axes):
+            restored[:, [axis, axis + 3]] = self._ends(boxes[:, [target, target + 3]], axis, reverse)
+        return restored
+
+    @property
+    def _axes(self) -> list[tuple[int, bool]]:
+        """For each source axis the canonical one (x, y, z) it becomes, and whether it is reversed."""
+        return [(int(target), bool(direction < 0)) for target, direction in self._turn]
+
+    def _ends(self, ends: np.ndarray, axis: int, reverse: bool) -> np.ndarray:
+        return self.shape[axis] - 1 - ends[:, ::-1] if reverse else ends
 
     def same_grid(self, other: Geometry, tolerance: float = 1e-3) -> bool:
         """Whether another volume has the same shape and, within ``tolerance`` mm at every corner, the same place."""
@@ -139,3 +160,9 @@ class Geometry:
         """Build from ``{"affine": 4x4, "shape": [I, J, K]}``."""
         shape: Sequence[int] = value["shape"]
         return cls(np.asarray(value["affine"]), tuple(shape), source)
+
+
+def _is_flat(steps: np.ndarray) -> bool:
+    """Whether the axes of a grid, 3x3, have no length or lie in one plane; however small the voxels are."""
+    lengths = np.linalg.norm(steps, axis=0)
+    return not lengths.all() or abs(np.linalg.det(steps / lengths)) < 1e-6

@@ -65,8 +65,8 @@ def to_uint8(
     uint8 stays as it is and booleans become 0 and 255. Otherwise CT is cut by the window, PET by 0 and ``suv_max``
     where that is given, and everything else (MR, PET without ``suv_max``, 16-bit pictures ...) by the 0.5 and 99.5
     percentiles of the non-zero voxels of the whole volume, or by its lowest and highest value where the percentiles
-    are equal; then it is rescaled to 0..255. An alpha channel is dropped; a picture (Z = 1) with three equal channels
-    becomes grey.
+    are equal; then it is rescaled to 0..255. NaN is background: it does not count, and becomes 0. An alpha channel is
+    dropped; a picture (Z = 1) with three equal channels becomes grey.
 
     Args:
         image: (Z, H, W) or (Z, H, W, C) with C in 1, 3, 4; any real dtype.
@@ -79,8 +79,8 @@ def to_uint8(
         uint8 (Z, H, W) or (Z, H, W, 3).
 
     Raises:
-        InputError: another number of channels, a dtype that is not real, NaN or infinite values (as float32), or a
-            ``suv_max`` that is not a positive number.
+        InputError: another number of channels, a dtype that is not real, infinite values (as float32) or only NaN, or
+            a ``suv_max`` that is not a positive number.
     """
     number = isinstance(suv_max, (int, float)) and not isinstance(suv_max, bool)
     if suv_max is not None and not (number and 0 < suv_max < np.inf):
@@ -92,8 +92,8 @@ def to_uint8(
         return image.astype(np.uint8) * 255
     if image.dtype.kind not in "iuf":
         raise InputError(source, "image", f"dtype {image.dtype}", "integers or real numbers")
-    if image.dtype.kind == "f" and not _finite(image):
-        raise InputError(source, "image", "NaN or infinite values", "finite values, as float32 too")
+    if image.dtype.kind == "f":
+        _check_finite(image, source)
     if modality == "CT":
         low, high = window.bounds
     elif modality == "PET" and suv_max is not None:
@@ -104,6 +104,7 @@ def to_uint8(
     if high > low:
         for z in range(0, len(image), _CHUNK):
             part = image[z : z + _CHUNK].astype(np.float64)
+            part[np.isnan(part)] = low
             scaled[z : z + _CHUNK] = np.rint((np.clip(part, low, high) - low) * 255 / (high - low))
     return scaled
 
@@ -114,24 +115,30 @@ def _channels(image: np.ndarray, source: str) -> np.ndarray:
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
         raise InputError(source, "image", f"shape {image.shape}", "(Z, H, W) or (Z, H, W, C) with C in 1, 3, 4")
     red, last = image[..., 0], min(image.shape[-1], 3)
-    same = all(np.array_equal(red, image[..., c]) for c in range(1, last))
+    same = all(np.array_equal(red, image[..., c], equal_nan=image.dtype.kind == "f") for c in range(1, last))
     if image.shape[-1] == 1 or (len(image) == 1 and same):
         return red
     return image[..., :3]
 
 
-def _finite(image: np.ndarray) -> bool:
+def _check_finite(image: np.ndarray, source: str) -> None:
+    empty = image.size > 0
     with np.errstate(over="ignore"):
-        return all(bool(np.isfinite(part.astype(np.float32, copy=False)).all()) for part in image)
+        for part in image:
+            if np.isinf(part.astype(np.float32, copy=False)).any():
+                raise InputError(source, "image", "infinite values", "finite values, as float32 too, or NaN")
+            empty = empty and bool(np.isnan(part).all())
+    if empty:
+        raise InputError(source, "image", "NaN in every voxel", "finite values")
 
 
 def _percentiles(image: np.ndarray) -> tuple[float, float]:
-    values = image[image != 0]
+    values = image[(image < 0) | (image > 0)]  # NaN is neither
     if values.size and not _holds_differences(values):  # NumPy interpolates between them in their own type
         values = values.astype(np.float64)
     low, high = np.percentile(values, PERCENTILES) if values.size else (0, 0)
     if low == high and image.size:  # nearly all alike: a few brighter or darker voxels are all there is to see
-        low, high = image.min(), image.max()
+        low, high = np.nanmin(image), np.nanmax(image)
     return float(low), float(high)
 
 

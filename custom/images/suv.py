@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -24,7 +25,7 @@ def suv_factor(headers: Sequence[Dataset]) -> float | None:
         headers: of every file of the series.
 
     Returns:
-        The factor, or None where a tag that is needed is missing, empty or senseless.
+        The factor, or None where a tag that is needed is missing, empty or makes no sense.
     """
     first = headers[0]
     doses = first.get("RadiopharmaceuticalInformationSequence") or []
@@ -32,7 +33,7 @@ def suv_factor(headers: Sequence[Dataset]) -> float | None:
         if len(doses) != 1:
             return None
         weight, dose = float(first.get("PatientWeight") or 0), float(doses[0].get("RadionuclideTotalDose") or 0)
-        if not (weight > 0 and dose > 0):
+        if not (0 < weight < math.inf and 0 < dose < math.inf):
             return None
         correction = first.get("DecayCorrection")
         if correction == "ADMIN":
@@ -41,12 +42,11 @@ def suv_factor(headers: Sequence[Dataset]) -> float | None:
         if correction != "START" or not half_life > 0 or start is None:
             return None
         injection = _injection(doses[0], start)
-    except (ValueError, TypeError):  # a value that is no number or no time
+        if injection is None or injection > start:
+            return None
+        return weight * _GRAMS / (dose * 2 ** (-(start - injection).total_seconds() / half_life))
+    except (ValueError, TypeError, ArithmeticError):  # no number or no time, or a decay to nothing
         return None
-    if injection is None or injection > start:
-        return None
-    left = dose * 2 ** (-(start - injection).total_seconds() / half_life)
-    return weight * _GRAMS / left
 
 
 def _scan_start(headers: Sequence[Dataset]) -> datetime | None:

@@ -1,4 +1,4 @@
-"""The images of one run with their boxes: one file, a folder, or a JSON list."""
+"""The images of one run with their boxes: one file, a folder, or a CSV or JSON list."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any
 
 from custom.errors import InputError
 from custom.files import files_below
-from custom.inference.sources import DICOM_ENDINGS, ENDINGS, KINDS, stem
-from custom.json_files import read_json
+from custom.images.formats import endings, formats, has_ending, image_files, kinds, stem
+from custom.inference.box_input import BoxInput
+from custom.inference.box_tables import Entry, is_table, parse_names, read_table
 
 logger = logging.getLogger(__name__)
 
-_LIST = '[{"image": "a.png", "boxes": [[x_min, y_min, x_max, y_max]], "modality": "US"}, ...]'
 _REPORT = re.compile(r"report_\d+")  # ``segment_cases`` writes files of these names
 #: Raise it when the same input gives other results than before.
-_RESULT_VERSION = 2
+_RESULT_VERSION = 3
 #: Bytes of a result's name; a file system allows 255.
 _LONGEST_NAME = 200
 
@@ -35,85 +35,126 @@ class Case:
     Attributes:
         name: of its results, different for every case of a run.
         path: image file, or folder of a DICOM series.
-        boxes: as given, not checked; None where the image file itself has them (npz).
-        modality: as given, not checked, or None.
+        boxes: not placed in the image yet; None where the image file itself has them (npz).
+        modality: as given, or None.
+        names: of the objects, or None; their number is checked where that of the boxes is known.
     """
 
     name: str
     path: str
-    boxes: Any = None
+    boxes: BoxInput | None = None
     modality: Any = None
+    names: tuple[str, ...] | None = None
 
 
-def list_cases(source: str | Path, *, boxes: object = None, modality: object = None) -> tuple[list[Case], bool]:
+def list_cases(
+    source: str | Path,
+    *,
+    boxes: object = None,
+    modality: object = None,
+    names: object = None,
+    slices: object = None,
+    world: bool = False,
+    margin: int = 0,
+) -> tuple[list[Case], bool]:
     """List what there is to segment.
 
-    A JSON file is a list of images, ``[{"image": path, "boxes": [...], "modality": optional}, ...]``, with paths
-    relative to the file. A folder with pictures, NIfTI or npz files is a case for each of them and for each file that
-    is called like DICOM; sub-folders are not looked into. Any other folder is one DICOM series.
+    A CSV or JSON file is a list of images; see ``read_table``. A folder with images is a case for each of them and for
+    each file that is called like DICOM; sub-folders are not looked into. Any other folder is one DICOM series.
 
     Args:
-        source: image, folder or JSON list.
-        boxes: the boxes of a single image.
-        modality: the modality of all images that the list gives none.
+        source: image, folder or list.
+        boxes: what ``BoxInput.parse`` takes, for one image or for every image of a folder; or for a folder a list,
+            whose images lie in the folder or beside the list.
+        modality: of all images that the list gives none.
+        names: of the objects of each image that the list gives none: a text with commas, or a list of names.
+        slices: of boxes of 4 numbers in a volume; see ``BoxInput.parse``.
+        world: numbers of boxes are mm; see there.
+        margin: pixels by which the boxes of a mask file grow.
 
     Returns:
-        The cases, and whether there may be several: then ``source`` is a list or a folder of images.
+        The cases, and whether there may be several: then there is a list or a folder of images.
 
     Raises:
-        InputError: no such file, boxes for more than one image, an empty folder, or a malformed list.
+        InputError: no such file, malformed boxes or lists, boxes beside a list, or an option without boxes.
     """
     path = Path(source)
     if not os.path.exists(path):  # False, too, for what can be no path
-        raise InputError(source, "image", "no such file", f"{KINDS}; a folder of images, or a JSON list")
-    if path.suffix.lower() == ".json":
-        found = [(place, entry.get("boxes"), entry.get("modality")) for place, entry in _read_list(path)]
-    elif path.is_dir() and (files := _images(path)):
-        found = [(str(file), None, None) for file in files]
-    else:
-        return [Case(name=_short(stem(path)), path=str(source), boxes=boxes, modality=modality)], False
-    if boxes is not None:
-        raise InputError("arguments", "boxes", f"boxes for {source}", "boxes for one image; a JSON list for several")
-    names = _names([place for place, _, _ in found])
-    return [
-        Case(name=name, path=place, boxes=own, modality=modality if told is None else told)
-        for name, (place, own, told) in zip(names, found, strict=True)
-    ], True
+        raise InputError(source, "image", "no such file", f"{kinds()}; a folder of images, or a CSV or JSON list")
+    listed = path.suffix.lower() in (".csv", ".tsv", ".json") and not path.is_dir()
+    if listed and boxes is not None:
+        raise InputError("arguments", "boxes", f"boxes for {source}", "no boxes: the list has its own")
+    if listed or is_table(boxes):
+        if slices is not None:
+            raise InputError("arguments", "slice", repr(slices), "nothing: the list has a slice for each box")
+        if not listed and not path.is_dir():
+            raise InputError("arguments", "boxes", f"the list {boxes} for one image", "a list with a folder of images")
+        table = path if listed else Path(str(boxes))
+        entries = read_table(table, world=world, margin=margin)
+        return _listed(entries, table, table.parent if listed else path, modality, names), True
+    alone = {"slice": slices, "world": world or None, "margin": margin or None}
+    if boxes is None and (name := next((name for name, value in alone.items() if value is not None), None)):
+        raise InputError("arguments", name, alone[name], "nothing without boxes")
+    given = None if boxes is None else BoxInput.parse(boxes, world=world, margin=margin, slices=slices)
+    titles = parse_names(names, "arguments", given)
+    images = [str(file) for file in _images(path)] if path.is_dir() else []
+    found = zip(_names(images), images, strict=True) if images else [(_short(stem(path)), str(source))]
+    cases = [Case(name=name, path=place, boxes=given, modality=modality, names=titles) for name, place in found]
+    return cases, bool(images)
 
 
-def fingerprint(case: Case, told: Mapping[str, Any]) -> str:
+def fingerprint(case: Case, facts: Mapping[str, Any], states: Sequence[Any] | None = None) -> str:
     """Return 16 hexadecimal digits that change with anything the results of a case depend on.
 
-    That is: name, size and modification time of its files, its boxes and modality, and what is ``told`` of the run:
-    the options and the network.
+    That is: name, size and modification time of its files and of those of its boxes, its boxes, their names and the
+    modality, and the facts of the run: the options and the network.
+
+    Args:
+        case: the case.
+        facts: JSON values.
+        states: what ``file_states`` returned before the files were read; by default their states now.
     """
-    content = [_RESULT_VERSION, _file_states(Path(case.path)), case.boxes, case.modality, dict(told)]
+    boxes = None if case.boxes is None else case.boxes.description
+    known = file_states(case) if states is None else states
+    content = [_RESULT_VERSION, known, boxes, case.modality, case.names, dict(facts)]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def file_states(case: Case) -> list[Any]:
+    """Return name, size and modification time of the files of a case and of those of its boxes."""
+    return [_states(Path(path)) for path in (case.path, *(() if case.boxes is None else case.boxes.files))]
+
+
+def _listed(entries: Sequence[Entry], table: Path, folder: Path, modality: object, names: object) -> list[Case]:
+    """Return the cases of a list; modality and names are for entries without their own."""
+    places = [_place(entry.image, folder, table.parent) for entry in entries]
+    return [
+        Case(
+            name=name,
+            path=place,
+            boxes=entry.boxes,
+            modality=entry.modality or modality,
+            names=entry.names or parse_names(names, f"{table}: {entry.image}", entry.boxes),
+        )
+        for name, place, entry in zip(_names(places), places, entries, strict=True)
+    ]
+
+
+def _place(image: str, folder: Path, beside: Path) -> str:
+    """Return where an image of a list is: in the folder, or else beside the list."""
+    first, second = str(folder / image), str(beside / image)
+    return second if not os.path.exists(first) and os.path.exists(second) else first
 
 
 def _images(folder: Path) -> list[Path]:
     """Return the image files directly in a folder; nothing where there are none but of DICOM."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    images = [path for path in files if path.name.lower().endswith(ENDINGS)]
-    if all(path.name.lower().endswith(DICOM_ENDINGS) for path in images):
+    images = image_files(folder)
+    if all(has_ending(path, formats()["dicom"].ENDINGS) for path in images):
         return []
-    if len(images) < len(files):
-        logger.warning("%s: %d files of other kinds are passed over", folder, len(files) - len(images))
+    others = sum(not path.name.startswith(".") and not has_ending(path, endings()) for path in folder.iterdir())
+    if others:
+        logger.warning("%s: %d files of other kinds are passed over", folder, others)
     return images
-
-
-def _read_list(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the images and their entries."""
-    entries = read_json(path, _LIST, field="list")
-    if not isinstance(entries, list) or not entries:
-        raise InputError(path, "list", f"{type(entries).__name__} {str(entries)[:40]}", _LIST)
-    for n, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
-            raise InputError(path, f"[{n}]", str(entry)[:80], _LIST)
-        unknown = set(entry) - {"image", "boxes", "modality"}
-        if unknown:
-            raise InputError(path, f"[{n}]", f"the key {min(unknown)!r}", "image, boxes, modality")
-    return [(str(path.parent / entry["image"]), entry) for entry in entries]
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -154,13 +195,13 @@ def _free(name: str, used: Collection[str]) -> str:
     return free
 
 
-def _file_states(path: Path) -> list[list[Any]]:
+def _states(path: Path) -> list[list[Any]]:
     files = sorted(map(Path, files_below(path))) if os.path.isdir(path) else [path]
     states = []
     for file in files:
         try:
             state = file.stat()
-        except (OSError, ValueError):  # reading it will tell what is wrong; ValueError: what can be no path
+        except (OSError, ValueError):  # reading it shows what is wrong; ValueError: what can be no path
             continue
         states.append([file.name, state.st_size, state.st_mtime_ns])
     return states

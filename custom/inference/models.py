@@ -1,107 +1,165 @@
-"""What can run the network, with what its results tell about it; a backend is imported and started when needed."""
+"""Which weights are run by what: a backend is chosen, imported and started when it is needed."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 
+from custom.bundle_folder import BUNDLE
 from custom.errors import InputError
+from custom.export.folder import Description, read_description
+from custom.inference.automatic import exported, sees_gpu
 from custom.inference.backend import Backend
+from custom.lite_medsam import LITE_MEDSAM, checkpoint_path
 
-TORCH_PRECISIONS = ("f32", "bf16")
-LITE_MEDSAM = "lite_medsam"
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("auto", "torch", "openvino")
+PRECISIONS = ("f32", "bf16")
+DEFAULT_CHECKPOINT = BUNDLE / "models" / "model.pt"
+Facts = Mapping[str, str]
 
 
 class Model:
-    """A network that is started for the first image that needs it.
+    """A network that is started for the first image that needs it; several threads may ask for it.
 
     Args:
-        told: what the results say about it: backend, precision, checkpoint, digest and what else they depend on.
+        facts: what the results say about it: backend, precision, checkpoint, digest and what else they depend on; or
+            a function that finds it out when it is first asked for.
         make: starts the backend.
     """
 
-    def __init__(self, *, told: Mapping[str, str], make: Callable[[], Backend]) -> None:
-        self.told = dict(told)
-        self._make = make
+    def __init__(self, *, facts: Facts | Callable[[], Facts], make: Callable[[], Backend]) -> None:
+        self._find = facts if callable(facts) else lambda: facts
+        self._make, self._lock = make, threading.RLock()
+        self._facts: dict[str, str] | None = None
+        self._backend: Backend | None = None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the results say about it; finding it out may take half a minute at the first use of a checkpoint.
+
+        Raises:
+            InputError: the network cannot be had.
+        """
+        with self._lock:
+            if self._facts is None:
+                self._facts = dict(self._find())
+            return self._facts
 
     def start(self) -> Backend:
         """Return the backend, the same every time.
 
         Raises:
-            InputError: it cannot be had.
+            InputError: the network cannot be had.
         """
-        return self._backend
+        with self._lock:
+            if self._backend is None:
+                self._backend = self._make()
+            return self._backend
 
-    @cached_property
-    def _backend(self) -> Backend:
-        return self._make()
 
-
-def torch_model(
-    checkpoint: str, *, clip: str = "auto", precision: str | None = None, device: str | None = None
+def choose_model(
+    *,
+    checkpoint: str | None = None,
+    backend: str = "auto",
+    model: str | None = None,
+    precision: str | None = None,
+    device: str | None = None,
+    clip: str = "auto",
 ) -> Model:
-    """Run a checkpoint with PyTorch.
+    """Choose what runs the network. Options are checked at once; the rest is done when the model is first used.
+
+    "auto" takes a GPU if there is one; else OpenVINO, for which a checkpoint is exported at its first use into a cache
+    (``custom.inference.automatic``); else, with a warning that gives the reason, PyTorch on the processor.
 
     Args:
-        checkpoint: weights; "lite_medsam" for LiteMedSAM's.
-        clip: the CLIP the weights were trained with: auto, none, a hub name or a local folder.
-        precision: "f32" (default) or "bf16".
-        device: e.g. "cpu" or "cuda:1"; by default the GPU where there is one, under torchrun that of ``LOCAL_RANK``.
+        checkpoint: weights; "lite_medsam" for LiteMedSAM's; by default the bundle's, or LiteMedSAM's if it has none.
+        backend: "auto", "torch" or "openvino".
+        model: folder of an exported network in place of a checkpoint; OpenVINO runs it.
+        precision: "f32" or "bf16". By default PyTorch computes in float32, OpenVINO in bfloat16 where the processor
+            can, and a ``model`` in the precision it was exported for.
+        device: where PyTorch computes, e.g. "cpu" or "cuda:1"; by default the GPU where there is one, under torchrun
+            that of ``LOCAL_RANK``.
+        clip: the CLIP the weights were trained with: "auto", "none", a hub name or a local folder.
 
     Raises:
-        InputError: no such checkpoint or precision.
+        InputError: no such checkpoint, folder, backend or precision, or options that contradict each other.
     """
-    precision = precision or TORCH_PRECISIONS[0]
-    if precision not in TORCH_PRECISIONS:
-        raise InputError("arguments", "precision", repr(precision), ", ".join(TORCH_PRECISIONS))
-    told = {"backend": "torch", "precision": precision, "checkpoint": str(checkpoint), "clip": str(clip)}
-    return Model(
-        told=told | {"digest": _digest(checkpoint)},
-        make=lambda: _start_torch(str(checkpoint), str(clip), precision == "bf16", device),
-    )
+    if backend not in BACKENDS:
+        raise InputError("arguments", "backend", repr(backend), ", ".join(BACKENDS))
+    if device is not None and (backend == "openvino" or model is not None):
+        raise InputError("arguments", "device", repr(device), "nothing with OpenVINO, which runs on the processor")
+    if model is not None:
+        return _exported_model(str(model), backend=backend, checkpoint=checkpoint, precision=precision, clip=clip)
+    if precision not in (None, *PRECISIONS):
+        raise InputError("arguments", "precision", repr(precision), ", ".join(PRECISIONS))
+    name = default_checkpoint() if checkpoint is None else str(checkpoint)
+    path = checkpoint_path(name)
+
+    def choose() -> Model:
+        facts = {"checkpoint": name, "digest": _digest(path)}
+        if backend == "openvino" or (backend == "auto" and device is None and not sees_gpu()):
+            try:
+                folder = exported(path, facts["digest"])
+                _check_clip(read_description(folder), name, clip)
+                return _openvino(folder, precision or "bf16", facts)
+            except InputError as error:
+                if backend == "openvino":
+                    raise
+                logger.warning("PyTorch runs the network, more slowly than OpenVINO would: %s", error)
+        return _torch(path, precision or "f32", device, facts | {"clip": str(clip)})
+
+    return _later(choose)
 
 
-def openvino_model(folder: str | None, *, precision: str | None = None) -> Model:
-    """Run an exported network with OpenVINO, without PyTorch.
-
-    Args:
-        folder: what ``python -m custom.export`` wrote.
-        precision: "f32" or "bf16"; that of the export by default.
-
-    Raises:
-        InputError: no such folder.
-    """
-    from custom.export.folder import read_description
-
-    if folder is None:
-        raise InputError("arguments", "model", "nothing", "the folder of an exported network")
-    description = read_description(str(folder))
-    told = {
-        "backend": "openvino",
-        "precision": precision or description.precision,
-        "checkpoint": description.checkpoint,
-        "digest": description.digest,
-    }
-    return Model(told=told, make=lambda: _start_openvino(str(folder), precision))
+def default_checkpoint() -> str:
+    """Return the bundle's weights; "lite_medsam" where it has none."""
+    return str(DEFAULT_CHECKPOINT) if DEFAULT_CHECKPOINT.is_file() else LITE_MEDSAM
 
 
-def _digest(checkpoint: str) -> str:
+def _later(choose: Callable[[], Model]) -> Model:
+    chosen = cache(choose)
+    return Model(facts=lambda: chosen().facts, make=lambda: chosen().start())
+
+
+def _exported_model(folder: str, *, backend: str, checkpoint: str | None, precision: str | None, clip: str) -> Model:
+    nothing = "nothing with the folder of an exported network (model)"
+    if backend == "torch":
+        raise InputError("arguments", "backend", repr(backend), "auto, openvino for an exported network (model)")
+    if checkpoint is not None:
+        raise InputError("arguments", "checkpoint", repr(checkpoint), nothing)
+    if clip not in ("auto", "none"):
+        raise InputError("arguments", "clip", repr(clip), nothing)
+    description = read_description(folder)
+    wanted = description.checked_precision(precision, folder)
+    facts = {"checkpoint": description.checkpoint, "digest": description.digest}
+    return _later(lambda: _openvino(Path(folder), wanted, facts))
+
+
+def _check_clip(description: Description, checkpoint: str, clip: str) -> None:
+    """Refuse an export that lacks what the weights take from a CLIP, unless they are to go without."""
+    if description.left_out and clip != "none":
+        found = f"weights that use a CLIP ({', '.join(description.left_out)}), which is not exported"
+        raise InputError(checkpoint, "clip", found, "the backend torch, or clip none")
+
+
+def _digest(path: Path) -> str:
     """Return the first 16 hexadecimal digits of the file's SHA-256."""
-    path = Path(str(checkpoint))
-    if path.name == LITE_MEDSAM:
-        from custom.networks import lite_medsam_path
-
-        path = lite_medsam_path()
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError:
-        raise InputError(checkpoint, "checkpoint", "no file", "a checkpoint file (.pt, .pth)") from None
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _start_torch(checkpoint: str, clip: str, bfloat16: bool, device: str | None) -> Backend:
+def _torch(path: Path, precision: str, device: str | None, facts: Facts) -> Model:
+    facts = {"backend": "torch", "precision": precision, **facts}
+    return Model(facts=facts, make=lambda: _start_torch(path, facts["clip"], precision == "bf16", device))
+
+
+def _start_torch(path: Path, clip: str, bfloat16: bool, device: str | None) -> Backend:
     import torch
 
     from custom.inference.torch_backend import TorchBackend
@@ -117,12 +175,15 @@ def _start_torch(checkpoint: str, clip: str, bfloat16: bool, device: str | None)
         raise InputError("arguments", "device", found, "cpu, or cuda where there is a GPU") from None
     if place.type == "cpu":
         keep_freed_memory()
-    network = MCPMedSAM().eval()
-    towers = start_network(network, checkpoint, clip)
+    network = MCPMedSAM()
+    towers = start_network(network, path, clip)
     return TorchBackend(network.to(place), towers, bfloat16=bfloat16)
 
 
-def _start_openvino(folder: str, precision: str | None) -> Backend:
-    from custom.inference.openvino_backend import OpenVINOBackend
-
-    return OpenVINOBackend(folder, precision)
+def _openvino(folder: Path, precision: str, facts: Facts) -> Model:
+    try:
+        from custom.inference.openvino_backend import OpenVINOBackend, usable_precision
+    except ImportError as error:
+        raise InputError("OpenVINO", "package", error, "`pip install openvino`") from None
+    facts = {"backend": "openvino", "precision": usable_precision(precision), **facts}
+    return Model(facts=facts, make=lambda: OpenVINOBackend(folder, precision=precision))

@@ -1,9 +1,10 @@
-"""What MONAI's evaluator is given in ``bundle/configs/inference.json``: npz files in, ``segs`` out."""
+"""What MONAI's evaluator is given in ``bundle/configs/inference.json``: a folder of images in, masks out."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 
@@ -16,37 +17,57 @@ from monai.inferers import Inferer
 from monai.transforms import MapTransform
 
 from custom.errors import InputError
+from custom.files import files_below
+from custom.images.formats import kinds, mask_format
+from custom.images.image import Image
+from custom.images.reading import read_image
 from custom.inference.canvas import check_overlap
-from custom.inference.npz import write_segs
-from custom.inference.segmenter import BoxSegmenter
-from custom.inference.sources import read_input
+from custom.inference.cases import Case, list_cases
+from custom.inference.models import Model, choose_model
+from custom.inference.openvino_backend import usable_precision
+from custom.inference.predictor import Predictor
+from custom.inference.prompt_check import check_prompt
 from custom.inference.torch_backend import TorchBackend
 from custom.networks import FrozenCLIP, MCPMedSAM
 
+_EVALUATORS = "torch"  # the network that MONAI's evaluator holds, with whatever a configuration has made of it
+
 
 class BoxInferer(Inferer):
-    """Segment one case as ``BoxSegmenter`` does.
+    """Segment one case as ``custom.Predictor`` does.
 
     Args:
+        backend: "torch" runs the evaluator's own network; "openvino" or "auto" run ``checkpoint`` as
+            ``custom.Predictor`` would, whatever network the evaluator holds.
+        checkpoint: weights for the other backends.
         clip: the frozen CLIP for the sparse content prompt, where the network uses it.
-        bfloat16: compute in bfloat16, whatever surrounds the call.
+        bfloat16: compute in bfloat16, whatever surrounds the call; "auto" where the processor has its instructions.
         overlap: what a pixel in several masks becomes: "logit", "smaller" or "last".
         follow: follow an object through the slices of a volume.
 
     Raises:
-        InputError: there is no such rule for overlaps.
+        InputError: there is no such rule for overlaps or no such backend.
     """
 
     def __init__(
         self,
         *,
+        backend: str = _EVALUATORS,
+        checkpoint: str | PathLike[str] | None = None,
         clip: FrozenCLIP | None = None,
-        bfloat16: bool = False,
+        bfloat16: bool | str = "auto",
         overlap: str = "logit",
         follow: bool = True,
     ) -> None:
         super().__init__()
+        if bfloat16 not in (True, False, "auto"):
+            raise InputError("arguments", "bfloat16", repr(bfloat16), "True, False, auto")
         self.clip, self.bfloat16, self.overlap, self.follow = clip, bfloat16, check_overlap(overlap), follow
+        self._model: Model | None = None
+        if backend != _EVALUATORS:
+            precision = {True: "bf16", False: "f32", "auto": None}[bfloat16]
+            path = None if checkpoint is None else str(checkpoint)
+            self._model = choose_model(checkpoint=path, backend=backend, precision=precision)
 
     def __call__(
         self,
@@ -55,38 +76,68 @@ class BoxInferer(Inferer):
         boxes: torch.Tensor,
         modality: list[str] | None = None,
     ) -> torch.Tensor:
-        """Segment a batch of one case: 1xHxW[x3] or 1xDxHxW uint8, boxes 1xNx4 or 1xNx6 -> label map of its size.
+        """Segment a batch of one case: 1xHxW[x3] or 1xDxHxW[x3] uint8, boxes 1xNx4 or 1xNx6 -> label map of its size.
 
-        ``modality`` holds one name, empty for unknown.
+        The boxes are in pixels of the array; ``modality`` holds one name, empty for unknown.
         """
-        backend = TorchBackend(network, self.clip, bfloat16=self.bfloat16)
-        segmenter = BoxSegmenter(backend, overlap=self.overlap)
-        image, given, name = inputs[0].cpu().numpy(), boxes[0].cpu().numpy(), (modality or [""])[0] or None
-        if given.shape[-1] == 6:
-            result = segmenter.segment_volume(image, given, name, follow=self.follow)
-        else:
-            result = segmenter.segment_picture(image, given, name)
+        array, given, name = inputs[0].cpu().numpy(), boxes[0].cpu().numpy(), (modality or [""])[0] or None
+        kind = "volume" if given.shape[-1] == 6 else "picture"
+        predictor = Predictor(network=self._model or self._of(network), embeddings=0)
+        predictor.set_image(Image(path="array", format="array", array=array, kind=kind, modality=name))
+        result = predictor.predict(given, overlap=self.overlap, follow=self.follow)
         return torch.from_numpy(result.labels.astype(np.int32)).unsqueeze(0)
 
+    def _of(self, network: MCPMedSAM) -> Model:
+        backend = TorchBackend(network, self.clip, bfloat16=self._computes_in_bfloat16(network))
+        return Model(facts={"backend": "torch"}, make=lambda: backend)
 
-class NpzDataset(Dataset):
-    """The cases of a folder of npz files, in the order of their names, read one at a time.
+    def _computes_in_bfloat16(self, network: MCPMedSAM) -> bool:
+        if self.bfloat16 != "auto":
+            return bool(self.bfloat16)
+        if next(network.parameters()).is_cuda:
+            return torch.cuda.is_bf16_supported()
+        return usable_precision("bf16") == "bf16"
+
+
+class BoxDataset(Dataset):
+    """The images of a folder or list with their boxes, read one at a time.
 
     Under torchrun each process has its share: that of rank r of n is every n-th case from the r-th.
 
-    An item is "image" (HxW, HxWx3 or DxHxW uint8), "boxes" (Nx4 or Nx6), "case" and "modality", which is "" where the
-    file's name tells none, since None cannot be collated.
+    An item is "image" (HxW, HxWx3, DxHxW or DxHxWx3 uint8), "boxes" (Nx4 or Nx6, in its pixels), "case" and "modality",
+    which is "" where nothing declares it, since None cannot be collated.
+
+    Args:
+        dataset_dir: a folder of images of any format, or a CSV or JSON list; see ``custom.inference.cases``.
+        boxes: what ``custom.segment --boxes`` takes, for instance a CSV or JSON list of the folder's images; None
+            where the list or each file brings its own (npz).
 
     Raises:
-        InputError: no such folder, or no npz file in it.
+        InputError: no such folder, or nothing in it that can be segmented.
     """
 
-    def __init__(self, dataset_dir: str | PathLike[str]) -> None:
-        files = sorted(Path(dataset_dir).glob("*.npz"))
-        if not files:
-            raise InputError(dataset_dir, "dataset_dir", "no npz file", "a folder of {2D|3D}_{Modality}_*.npz files")
+    def __init__(self, dataset_dir: str | PathLike[str], boxes: object = None) -> None:
+        cases, _ = list_cases(str(dataset_dir), boxes=boxes)
+        if Path(dataset_dir).is_dir() and not files_below(dataset_dir):
+            raise InputError(dataset_dir, "dataset_dir", "an empty folder", f"a folder with images: {kinds()}")
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        super().__init__(files[rank::world], transform=_read_item)
+        share = cases[rank::world]
+        self._cases = {case.name: case for case in share}
+        self._read = lru_cache(maxsize=1)(_read_case)
+        super().__init__(share, transform=self._item)
+
+    def image(self, name: str) -> Image:
+        """Return the image of a case; the last one is kept."""
+        return self._read(self._cases[name])[0]
+
+    def _item(self, case: Case) -> dict[str, object]:
+        image, boxes = self._read(case)
+        return {
+            "image": torch.from_numpy(image.array),
+            "boxes": torch.from_numpy(boxes),
+            "modality": image.modality or "",
+            "case": case.name,
+        }
 
 
 class PrepareCase(PrepareBatch):
@@ -99,34 +150,48 @@ class PrepareCase(PrepareBatch):
         return batchdata["image"], None, (), {"boxes": batchdata["boxes"], "modality": batchdata["modality"]}
 
 
-class SaveSegsd(MapTransform):
-    """Write a label map as ``<case>.npz`` with ``segs``, whole or not at all.
+class SaveMasksd(MapTransform):
+    """Write a label map in the kind and place of its image, whole or not at all.
+
+    The file is ``<case>_mask.*``, that of an npz ``<case>.npz``.
 
     Args:
-        keys: label map, the image's size.
+        keys: label map, of the size of the image's array.
         output_dir: folder, made if missing.
+        dataset: knows the images.
+        format: of the masks: nifti, nrrd, mha, mgz, png, tiff, npz, seg or rtstruct; None for the image's own.
     """
 
-    def __init__(self, keys: KeysCollection, *, output_dir: str | PathLike[str]) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        output_dir: str | PathLike[str],
+        dataset: BoxDataset,
+        format: str | None = None,
+    ) -> None:
         super().__init__(keys)
-        self.output_dir = Path(output_dir)
+        self.output_dir, self.dataset, self.format = Path(output_dir), dataset, format
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
         """Write the file."""
         item = dict(data)
         self.output_dir.mkdir(parents=True, exist_ok=True)
+        image = self.dataset.image(str(item["case"]))
+        module, _ = mask_format(image, self.format)
+        suffix = "" if image.format == module.MASK == "npz" else "_mask"
         for key in self.key_iterator(item):
-            write_segs(self.output_dir / f"{item['case']}.npz", np.asarray(item[key].cpu()))
+            labels = np.asarray(item[key].cpu())
+            names = {k: f"box {k}" for k in range(1, max(int(labels.max()), 1) + 1)}
+            small = labels.astype(np.uint8 if labels.max() <= np.iinfo(np.uint8).max else np.uint16)
+            path = self.output_dir / f"{item['case']}{suffix}{module.mask_ending(image)}"
+            module.write_mask(path, small, names, image)
         return item
 
 
-def _read_item(path: Path) -> dict[str, object]:
-    image = read_input(path)
-    if image.boxes is None:
-        raise InputError(path, "boxes", "no such array", "Nx4 for a picture, Nx6 for a volume")
-    return {
-        "image": torch.from_numpy(image.array),
-        "boxes": torch.from_numpy(image.checked_boxes(image.boxes)),
-        "modality": image.modality or "",
-        "case": path.stem,
-    }
+def _read_case(case: Case) -> tuple[Image, np.ndarray]:
+    """Return an image with the checked boxes in the pixels of its array."""
+    image = read_image(case.path, modality=case.modality)
+    boxes = None if case.boxes is None else case.boxes.resolve(image)
+    checked = check_prompt(image, None if boxes is None else boxes.values, boxes and boxes.slices)
+    return image, image.boxes_to_array(checked.in_volume)

@@ -12,7 +12,7 @@ from openvino import properties
 from openvino.properties import hint
 
 from custom.errors import InputError
-from custom.export.folder import PRECISIONS, QUANTISED, read_description
+from custom.export.folder import read_description
 from custom.inference.backend import Decoded
 
 # Fixed sizes, since OpenVINO computes graphs with a free size up to twice as slowly (it then moves tensors between
@@ -25,12 +25,14 @@ class OpenVINOBackend:
 
     Args:
         folder: the exported network.
-        precision: "f32" or "bf16"; that of the export by default, and no other for one in "int8". Without the
-            processor's instructions for bfloat16 it is float32.
+        precision: "f32" or "bf16"; that of the export by default, and no other for one in "int8".
         cache_dir: folder for the compiled graphs, so that the next start is faster; by default "compiled" in the
-            exported folder. OpenVINO tells by itself whether they fit graph, processor and version, and where they
-            cannot be read or written it compiles.
+            exported folder. OpenVINO checks whether they fit graph, processor and version, and where they cannot be
+            read or written it compiles.
         threads: of the processor; all cores by default.
+
+    Attributes:
+        precision: the one the network runs in: "bf16" is "f32" on a processor without instructions for it.
 
     Raises:
         InputError: not an exported network, or a precision it cannot be run in.
@@ -41,17 +43,18 @@ class OpenVINOBackend:
     def __init__(
         self,
         folder: str | PathLike[str],
+        *,
         precision: str | None = None,
         cache_dir: str | PathLike[str] | None = None,
         threads: int | None = None,
     ) -> None:
         self.description = read_description(folder)
-        self.precision = self._checked(precision, folder)
-        self._folder, self._core = Path(folder), openvino.Core()
+        self.precision = usable_precision(self.description.checked_precision(precision, folder))
+        self._folder = Path(folder)
         self._cache_dir = self._folder / "compiled" if cache_dir is None else Path(cache_dir)
         self._config: dict[str, object] = {
             hint.performance_mode: hint.PerformanceMode.LATENCY,
-            hint.inference_precision: self._arithmetic(),
+            hint.inference_precision: _arithmetic(self.precision),
         }
         if threads is not None:
             self._config[properties.inference_num_threads] = threads
@@ -75,29 +78,17 @@ class OpenVINOBackend:
         """Side of the crops in pixels."""
         return self.description.crop_size
 
-    def _checked(self, precision: str | None, folder: str | PathLike[str]) -> str:
-        own = self.description.precision
-        allowed = (own,) if own == QUANTISED else [name for name in PRECISIONS if name != QUANTISED]
-        if precision is not None and precision not in allowed:
-            raise InputError(folder, "precision", repr(precision), ", ".join(allowed))
-        return precision or own
-
-    def _arithmetic(self) -> openvino.Type:
-        """Tell the type the processor can compute in."""
-        capable = "BF16" in self._core.get_property("CPU", properties.device.capabilities)
-        return openvino.Type.bf16 if self.precision != "f32" and capable else openvino.Type.f32
-
     def _compile(self, graph: str, count: int) -> openvino.InferRequest:
         path = self._folder / f"{graph}{self.ending}"
         try:
-            model = self._core.read_model(path)
+            model = _core().read_model(path)
             inputs = self.description.graphs[graph]["inputs"]
             model.reshape({name: [count if size == -1 else size for size in shape] for name, shape in inputs.items()})
             try:
                 caching = self._config | {properties.cache_dir: str(self._cache_dir)}
-                compiled = self._core.compile_model(model, "CPU", caching)
+                compiled = _core().compile_model(model, "CPU", caching)
             except RuntimeError:  # a folder that cannot be written, a full disk
-                compiled = self._core.compile_model(model, "CPU", self._config)
+                compiled = _core().compile_model(model, "CPU", self._config)
             return compiled.create_infer_request()
         except RuntimeError as error:
             raise InputError(path, "graph", str(error).strip().splitlines()[-1], "one OpenVINO can run") from None
@@ -119,7 +110,7 @@ class OpenVINOBackend:
         crops: np.ndarray,
         image_features: np.ndarray | None = None,
     ) -> Decoded:
-        """Decode N boxes of one image, as ``Backend`` tells.
+        """Decode N boxes of one image; see ``Backend``.
 
         Raises:
             ValueError: no such modality.
@@ -140,3 +131,22 @@ class OpenVINOBackend:
             start += count
         masks, iou, *logits = (np.concatenate(values) for values in zip(*parts, strict=True))
         return Decoded(masks, iou, logits[0] if logits else None)
+
+
+def usable_precision(precision: str) -> str:
+    """Return what a precision is on this processor: "bf16" is "f32" where there are no instructions for it."""
+    return "f32" if precision == "bf16" and not _computes_bfloat16() else precision
+
+
+def _arithmetic(precision: str) -> openvino.Type:
+    return openvino.Type.bf16 if precision != "f32" and _computes_bfloat16() else openvino.Type.f32
+
+
+@cache
+def _computes_bfloat16() -> bool:
+    return "BF16" in _core().get_property("CPU", properties.device.capabilities)
+
+
+@cache
+def _core() -> openvino.Core:
+    return openvino.Core()

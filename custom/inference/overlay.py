@@ -1,4 +1,4 @@
-"""Pictures of results: outlines of the masks and the boxes on the image."""
+"""Pictures of results: outlines of the masks, and the boxes with their numbers, on the image."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion, find_objects
 
+from custom.images.colours import colour_of
+
 MONTAGE_SLICES = 12
 _COLUMNS = 4
 _TILE = 288  # longer side of a slice in a montage, pixels
 _CAPTION = 18
-_COLOURS = np.array(
-    [[64, 255, 64], [80, 140, 255], [255, 64, 64], [255, 200, 0], [230, 80, 230], [0, 220, 220]], np.uint8
-)
+_SHORTEST = 512  # longer side of the picture of a result, at least
+_LINES = 32  # of text that the longer side has room for
 
 
 def draw_overlay(
@@ -37,7 +38,7 @@ def draw_overlay(
     values = range(1, len(boxes) + 1) if values is None else values
     places = find_objects(labels.astype(np.int32, copy=False), max(values, default=0))
     for k, box in zip(values, np.rint(boxes).astype(int), strict=True):
-        colour = _COLOURS[(k - 1) % len(_COLOURS)]
+        colour = colour_of(k)
         if places[k - 1] is not None:
             part = tuple(slice(max(p.start - width, 0), p.stop + width) for p in places[k - 1])
             mask, shown = labels[part] == k, canvas[part]
@@ -56,14 +57,51 @@ def draw_overlay(
     return canvas
 
 
-def draw_montage(volume: np.ndarray, labels: np.ndarray, boxes: np.ndarray, captions: Sequence[str]) -> np.ndarray:
-    """Draw up to ``MONTAGE_SLICES`` slices, evenly spread over those that lie in a box, each as ``draw_overlay`` does.
+def draw_result(
+    image: np.ndarray,
+    labels: np.ndarray,
+    boxes: np.ndarray,
+    ious: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Draw a result as ``draw_overlay`` does, with a text beside each box: its number or name and predicted IoU.
+
+    A small picture is enlarged by a whole factor, so that its longer side has at least 512 pixels. A text that finds
+    no free place beside its box, because others stand there, is omitted.
+
+    Args:
+        image: HxW or HxWx3 uint8.
+        labels: HxW, value k for box k.
+        boxes: Nx4 x_min y_min x_max y_max.
+        ious: predicted IoU of each box.
+        names: name of each box, instead of its number.
+
+    Returns:
+        HxWx3 uint8, of an enlarged picture more.
+    """
+    factor = max(1, math.ceil(_SHORTEST / max(labels.shape)))
+    ends = np.rint(boxes) * factor + np.repeat([0, factor - 1], 2)  # the last pixel of a box ends a factor later
+    drawn = draw_overlay(_enlarged(image, factor), _enlarged(labels, factor), ends)
+    return _annotated(drawn, ends, range(1, len(boxes) + 1), _texts(len(boxes), ious, names))
+
+
+def draw_montage(
+    volume: np.ndarray,
+    labels: np.ndarray,
+    boxes: np.ndarray,
+    captions: Sequence[str],
+    ious: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Draw up to ``MONTAGE_SLICES`` slices, evenly spread over those that lie in a box, each as ``draw_result`` does.
 
     Args:
         volume: DxHxW or DxHxWx3 uint8.
         labels: DxHxW, value k for box k.
         boxes: Nx6 x_min y_min z_min x_max y_max z_max.
         captions: a text for each of the D slices.
+        ious: predicted IoU of each box.
+        names: name of each box, instead of its number.
 
     Returns:
         HxWx3 uint8.
@@ -74,16 +112,64 @@ def draw_montage(volume: np.ndarray, labels: np.ndarray, boxes: np.ndarray, capt
     height, width = (max(1, round(n * _TILE / max(labels.shape[1:]))) for n in labels.shape[1:])
     columns = min(_COLUMNS, len(chosen))
     size = (columns * (width + 2), math.ceil(len(chosen) / columns) * (height + _CAPTION))
-    montage = Image.new("RGB", size)
+    montage, texts = Image.new("RGB", size), _texts(len(boxes), ious, names)
     pen, font = ImageDraw.Draw(montage), ImageFont.load_default(12)
     scale = np.array([width / labels.shape[2], height / labels.shape[1]] * 2)
     for n, z in enumerate(chosen.tolist()):
         inside = np.flatnonzero((first <= z) & (z <= last))
         small = Image.fromarray(volume[z]).resize((width, height), Image.Resampling.BILINEAR)
         nearest = Image.fromarray(labels[z].astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
-        framed = ((boxes[inside][:, [0, 1, 3, 4]] + 0.5) * scale - 0.5).clip(0)
-        tile = draw_overlay(np.asarray(small), np.asarray(nearest), framed, (inside + 1).tolist())
+        framed, values = ((boxes[inside][:, [0, 1, 3, 4]] + 0.5) * scale - 0.5).clip(0), (inside + 1).tolist()
+        tile = draw_overlay(np.asarray(small), np.asarray(nearest), framed, values)
+        tile = _annotated(tile, framed, values, [texts[k] for k in inside])
         left, top = n % columns * (width + 2) + 1, n // columns * (height + _CAPTION)
         pen.text((left + 2, top + 2), captions[z], (230, 230, 230), font)
         montage.paste(Image.fromarray(tile), (left, top + _CAPTION))
     return np.asarray(montage)
+
+
+def _enlarged(array: np.ndarray, factor: int) -> np.ndarray:
+    """Repeat each pixel: HxW[xC] -> (factor H)x(factor W)[xC]."""
+    return array.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _texts(count: int, ious: Sequence[float] | None, names: Sequence[str] | None) -> list[tuple[str, str]]:
+    """Return the two parts of each box's text: a name, which may be shortened, and a number."""
+    heads = [str(k) for k in range(1, count + 1)] if names is None else [" ".join(name.split()) for name in names]
+    gaps = ["  " if head.isdecimal() else " " for head in heads]  # two numbers stand further apart
+    return [(head, "" if ious is None else f"{gaps[k]}{ious[k]:.2f}") for k, head in enumerate(heads)]
+
+
+def _annotated(
+    canvas: np.ndarray, boxes: np.ndarray, values: Sequence[int], texts: Sequence[tuple[str, str]]
+) -> np.ndarray:
+    """Write a text beside each box, inside the picture and not over another text."""
+    picture, (height, width) = Image.fromarray(canvas), canvas.shape[:2]
+    line, size = max(1, round(max(height, width) / 400)), max(12, round(max(height, width) / _LINES))
+    pen, font, edge = ImageDraw.Draw(picture), ImageFont.load_default(size), max(1, size // 8)
+    taken = np.zeros((height, width), bool)
+    for value, box, (head, tail) in zip(values, np.rint(boxes).astype(int), texts, strict=True):
+        cut = 0
+        while pen.textlength(text := head[: len(head) - cut] + "..." * (cut > 0) + tail, font) > width - 2 * edge:
+            if cut == len(head):
+                break
+            cut += 1
+        left, top, right, bottom = (round(n) for n in pen.textbbox((0, 0), text, font, stroke_width=edge))
+        for x, y in _places(box, (right - left, bottom - top), line, (width, height)):
+            place = slice(y, y + bottom - top), slice(x, x + right - left)
+            if not taken[place].any():
+                taken[place] = True
+                colour = tuple(colour_of(value).tolist())
+                pen.text((x - left, y - top), text, colour, font, stroke_width=edge, stroke_fill=(0, 0, 0))
+                break
+    return np.asarray(picture)
+
+
+def _places(box: np.ndarray, size: tuple[int, int], line: int, room: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return where the corner x, y of a text may lie, the best first: above a box, below, then within."""
+    x_min, y_min, x_max, y_max = box.tolist()
+    right, bottom = (max(whole - part, 0) for whole, part in zip(room, size, strict=True))
+    columns = [min(max(x, 0), right) for x in (x_min - line, x_max + 1 + line - size[0])]
+    rows = [y_min - line - size[1], y_max + 1 + line, y_min + 1, y_max - size[1]]
+    rows.sort(key=lambda y: not 0 <= y <= bottom)  # one that has to be moved would lie over the box's line
+    return [(x, min(max(y, 0), bottom)) for y in rows for x in columns]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -85,6 +85,7 @@ class BoxSegmenter:
         boxes_at_once: boxes decoded together.
         slices_at_once: slices of a volume encoded together.
         slices_kept: embeddings of a volume kept for a second visit (2 to 4 MB each); a slice beyond is encoded again.
+        progress: called with the number of slices done and of all, after each slice of a volume.
 
     Raises:
         InputError: there is no such rule for overlaps; when segmenting: the network gives values that are not finite.
@@ -99,9 +100,11 @@ class BoxSegmenter:
         boxes_at_once: int = 8,
         slices_at_once: int = 4,
         slices_kept: int = 64,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.backend, self.overlap, self.keep_masks = backend, check_overlap(overlap), keep_masks
         self.boxes_at_once, self.slices_at_once, self.slices_kept = boxes_at_once, slices_at_once, slices_kept
+        self._progress = progress
         self._seconds: dict[str, float] = {}
 
     def segment_picture(self, image: np.ndarray, boxes: np.ndarray, modality: str | None = None) -> Segmentation:
@@ -154,7 +157,7 @@ class BoxSegmenter:
             z = middle[_largest_first(boxes)[0]]
             (kept[z],) = self._encode([volume[z]])
             modality = self._recognise(kept[z], boxes[middle == z][:, [0, 1, 3, 4]])
-        again = {z for z, _ in downwards}
+        again, done = {z for z, _ in downwards}, 0
         for visits in (upwards, downwards):
             for z, seen, members in self._visit(volume, visits, kept, again if visits is upwards else set()):
                 prompts = np.stack([tracks[k].current for k in members])
@@ -168,6 +171,9 @@ class BoxSegmenter:
                         tracks[k].start = tracks[k].current
                 if visits is downwards or z not in again:
                     canvas.finish(z)
+                done += 1
+                if self._progress is not None:
+                    self._progress(done, len(upwards) + len(downwards))
             for track in tracks:
                 track.current = track.start  # downwards each object sets out from its middle slice again
         modalities = [np.mean(track.modality, axis=0) if track.modality else None for track in tracks]

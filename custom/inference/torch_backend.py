@@ -71,7 +71,7 @@ class TorchBackend:
         crops: np.ndarray,
         image_features: np.ndarray | None = None,
     ) -> Decoded:
-        """Decode N boxes of one image, as ``Backend`` tells."""
+        """Decode N boxes of one image; see ``Backend``."""
         with self._inference():
             output = self.network.decode(
                 embedding,

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from custom.errors import InputError
-from custom.inference.models import LITE_MEDSAM, Model, openvino_model, torch_model
-from custom.segment import BACKENDS, DEFAULT_CHECKPOINT
+from custom.inference.models import BACKENDS, Model, choose_model, default_checkpoint
 
 _OF_THE_SERVER = ("server_mode",)  # MONAI Label's own
 
@@ -17,9 +16,9 @@ class Conf:
     """What the server is started with.
 
     Attributes:
-        backend: torch, or openvino, which runs an exported model.
-        checkpoint: weights for torch; by default ``bundle/models/model.pt`` where it is, else LiteMedSAM's.
-        model: folder of the exported model.
+        backend: auto, torch or openvino; see ``custom.Predictor``.
+        checkpoint: weights; by default ``bundle/models/model.pt`` where it is, else LiteMedSAM's.
+        model: folder of an exported network, in place of a checkpoint; it cannot be trained.
         clip: the CLIP the weights were trained with: auto, none, a hub name or a local folder.
         precision: of the arithmetic: f32 or bf16.
         device: where PyTorch computes, e.g. cpu or cuda:1.
@@ -32,7 +31,7 @@ class Conf:
         InputError: a value that is not allowed.
     """
 
-    backend: str = "torch"
+    backend: str = "auto"
     checkpoint: str | None = None
     model: str | None = None
     clip: str = "auto"
@@ -76,24 +75,26 @@ class Conf:
         """Names of objects offered in the client."""
         return [name for name in (part.strip() for part in self.labels.split(",")) if name]
 
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights can be trained: an exported network cannot."""
+        return self.model is None
+
     def base_checkpoint(self) -> str:
         """Return the weights to begin with."""
-        return self.checkpoint or (str(DEFAULT_CHECKPOINT) if DEFAULT_CHECKPOINT.is_file() else LITE_MEDSAM)
+        return self.checkpoint or default_checkpoint()
 
-    def base_model(self) -> Model:
-        """Return the model to begin with.
-
-        Raises:
-            InputError: no such checkpoint or folder, or no such precision.
-        """
-        if self.backend == "openvino":
-            return openvino_model(self.model, precision=self.precision)
-        return self.torch_model(self.base_checkpoint())
-
-    def torch_model(self, checkpoint: str) -> Model:
-        """Return a model with other weights.
+    def network(self, checkpoint: str | None = None) -> Model:
+        """Return the network to begin with, or one with other weights.
 
         Raises:
-            InputError: no such checkpoint or precision.
+            InputError: no such checkpoint, folder or precision, or settings that contradict each other.
         """
-        return torch_model(checkpoint, clip=self.clip, precision=self.precision, device=self.device)
+        return choose_model(
+            checkpoint=checkpoint or (None if self.model else self.base_checkpoint()),
+            backend=self.backend,
+            model=self.model,
+            precision=self.precision,
+            device=self.device,
+            clip=self.clip,
+        )

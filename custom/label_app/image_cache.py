@@ -6,11 +6,9 @@ from collections import OrderedDict
 from pathlib import Path
 
 from custom.errors import InputError
-from custom.images.nifti import is_nifti
-from custom.images.pictures import is_picture
-from custom.inference.sources import InputImage, read_input
-
-KINDS = "NIfTI (.nii, .nii.gz), PNG, JPEG, BMP or TIFF"
+from custom.images.formats import formats, has_ending
+from custom.images.image import Image
+from custom.images.reading import read_image
 
 
 class ImageCache:
@@ -25,22 +23,25 @@ class ImageCache:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.size = limit, 0
-        self._kept: OrderedDict[tuple, InputImage] = OrderedDict()
+        self._kept: OrderedDict[tuple, Image] = OrderedDict()
 
-    def read(self, path: Path, modality: str | None) -> InputImage:
+    def read(self, path: Path, modality: str | None) -> Image:
         """Read an image, unless the same file was read for the same modality (which decides its window) before.
 
         Raises:
             InputError: a file of another kind, or one that cannot be read.
         """
-        if not (is_nifti(path) or is_picture(path)):
-            raise InputError(path.name, "image", f"a file named *{path.suffix}", KINDS)
+        # Without DICOM: MONAI Label turns series to NIfTI, and its pydicom is too old to read them here.
+        known = [module for name, module in formats().items() if name != "dicom" and module.ENDINGS]
+        if not any(has_ending(path, module.ENDINGS) for module in known):
+            allowed = ", ".join(module.DESCRIPTION for module in known)
+            raise InputError(path.name, "image", f"a file named *{path.suffix}", allowed)
         stat = path.stat()
         key = (str(path), stat.st_mtime_ns, stat.st_size, modality)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        image = read_input(path, modality=modality)
+        image = read_image(path, modality)
         if image.array.nbytes <= self.limit:
             self._kept[key] = image
             self.size += image.array.nbytes

@@ -9,8 +9,7 @@ from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from custom.label_app.predictor import CHOICES, Predictor
-from custom.label_app.result_files import requested_ending, write_result
+from custom.label_app.service import CHOICES, SegmentationService, answer, write_mask_file
 
 _DESCRIPTIONS = {
     2: "MCP-MedSAM: what is inside a box, on one slice or picture",
@@ -22,12 +21,12 @@ class BoxTask(InferTask):
     """Segments boxes; 3D Slicer lists it beside its ROI as of type deepgrow.
 
     Args:
-        predictor: shared by all tasks, so that they share its caches.
+        service: shared by all tasks, so that they share its caches.
         dimension: 2 or 3.
         labels: names of objects for the client's list.
     """
 
-    def __init__(self, predictor: Predictor, *, dimension: int, labels: list[str]) -> None:
+    def __init__(self, service: SegmentationService, *, dimension: int, labels: list[str]) -> None:
         super().__init__(
             type=InferType.DEEPGROW,
             labels=labels,
@@ -35,7 +34,7 @@ class BoxTask(InferTask):
             description=_DESCRIPTIONS[dimension],
             config={"modality": list(CHOICES)},
         )
-        self.predictor = predictor
+        self.service = service
 
     def is_valid(self) -> bool:
         """Tell that the task can be used."""
@@ -49,11 +48,10 @@ class BoxTask(InferTask):
         Raises:
             InputError: the request cannot be answered.
         """
-        requested_ending(request)  # before the work
-        prediction = self.predictor.predict(Path(request["image"]), request, dimension=self.dimension)
-        start, file = time.perf_counter(), None
+        result = self.service.segment(Path(request["image"]), request, dimension=self.dimension)
+        start, file, report = time.perf_counter(), None, answer(result)
         if request.get("save_label") or request.get("result_write_to_file", True):
-            file = str(write_result(prediction.labels, prediction.image, request))
-        latencies = prediction.told["latencies"] | {"write": round(time.perf_counter() - start, 4)}
+            file = str(write_mask_file(result, request))
+        latencies = report["latencies"] | {"write": round(time.perf_counter() - start, 4)}
         latencies["total"] = round(sum(latencies.values()), 4)
-        return file, {**prediction.told, "latencies": latencies}
+        return file, {**report, "latencies": latencies}

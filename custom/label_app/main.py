@@ -24,8 +24,8 @@ from custom.label_app.bad_requests import guard_endpoints, guard_server, told_as
 from custom.label_app.conf import Conf  # noqa: E402
 from custom.label_app.infer_task import BoxTask  # noqa: E402
 from custom.label_app.names import plain_name  # noqa: E402
-from custom.label_app.predictor import Predictor  # noqa: E402
 from custom.label_app.scores import PredictedIoU  # noqa: E402
+from custom.label_app.service import SegmentationService  # noqa: E402
 from custom.label_app.strategy import LowestPredictedIoU  # noqa: E402
 from custom.label_app.studies import GuardedDatastore, locate  # noqa: E402
 from custom.label_app.train_task import FineTune  # noqa: E402
@@ -45,7 +45,7 @@ class MCPMedSAMApp(MONAILabelApp):
         guard_server(self.settings.upload_mb * 2**20)
         local = not studies.startswith(("http://", "https://"))
         self.weights = Weights(self.settings, Path(studies if local else app_dir))
-        self.predictor = Predictor(self.weights, self.settings)
+        self.service = SegmentationService(self.weights, self.settings)
         self.scores = PredictedIoU(self._glance)
         super().__init__(
             app_dir=app_dir,
@@ -71,13 +71,13 @@ class MCPMedSAMApp(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         """Return the two box tasks."""
         return {
-            f"mcp_medsam_{dimension}d": BoxTask(self.predictor, dimension=dimension, labels=self.settings.names)
+            f"mcp_medsam_{dimension}d": BoxTask(self.service, dimension=dimension, labels=self.settings.names)
             for dimension in (2, 3)
         }
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        """Return the training; what OpenVINO runs cannot be trained."""
-        return {"mcp_medsam": FineTune(self.weights)} if self.settings.backend == "torch" else {}
+        """Return the training; an exported network cannot be trained."""
+        return {"mcp_medsam": FineTune(self.weights)} if self.settings.trainable else {}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Return the strategies; clients ask for "random" where nobody chose."""
@@ -92,19 +92,19 @@ class MCPMedSAMApp(MONAILabelApp):
                 raise InputError("request", "model", repr(request.get("model")), ", ".join(self._infers))
             tag = plain_name(request.get("label_tag", DefaultLabelTag.ORIGINAL.value), "label_tag")
             path, image = locate(request.get("image"), datastore, self._open_folders())
-            file, told = task({**request, "image": str(path)})
+            file, report = task({**request, "image": str(path)})
         label = file
         if image is not None:
-            self._note(datastore, image, told)
+            self._note(datastore, image, report)
             if request.get("save_label"):
-                label = datastore.save_label(image, file, tag, {"model": request["model"], "params": told})
-        return {"label": label, "tag": tag, "file": file, "params": told}
+                label = datastore.save_label(image, file, tag, {"model": request["model"], "params": report})
+        return {"label": label, "tag": tag, "file": file, "params": report}
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
         """Train; bad input is HTTP 400, or the reason in the details of a training in the background."""
         with told_as_400():
             if request.get("model") not in self._trainers:
-                allowed = ", ".join(self._trainers) or "none: only --conf backend torch can be trained"
+                allowed = ", ".join(self._trainers) or "none: a server started with --conf model cannot train"
                 raise InputError("request", "model", repr(request.get("model")), allowed)
             return super().train(request)
 
@@ -119,15 +119,15 @@ class MCPMedSAMApp(MONAILabelApp):
         opened = self.sessions()  # volumes that 3D Slicer has opened and the datastore does not hold
         return [Path(self._temporary.name), *([] if opened is None else [Path(opened.store_path)])]
 
-    def _note(self, datastore: Datastore, image: str, told: dict[str, Any]) -> None:
+    def _note(self, datastore: Datastore, image: str, report: dict[str, Any]) -> None:
         """Remember what the strategy and the training will want to know."""
-        ious = [box["iou"] for box in told["boxes"]]
-        self.scores.note(image, sum(ious) / len(ious), told["digest"])
-        declared = told["modality"] if told["modality_source"] == "argument" else None
+        ious = [box["iou"] for box in report["boxes"]]
+        self.scores.note(image, sum(ious) / len(ious), report["digest"])
+        declared = report["modality"] if report["modality_source"] == "argument" else None
         if declared and datastore.get_image_info(image).get("modality") != declared:
             datastore.update_image_info(image, {"modality": declared})
 
     def _glance(self, image: str) -> float:
         """Return the predicted IoU of a box around the middle slice of an image of the datastore."""
         info = self.datastore().get_image_info(image)
-        return self.predictor.glance(Path(self.datastore().get_image_uri(image)), info.get("modality"))
+        return self.service.glance(Path(self.datastore().get_image_uri(image)), info.get("modality"))

@@ -41,7 +41,7 @@ class Prompt:
 
     Attributes:
         boxes: Nx4 x_min y_min x_max y_max, or Nx6 x_min y_min z_min x_max y_max z_max; not yet checked against the
-            image, which is for ``InputImage.checked_boxes``.
+            image, which is for ``Predictor.predict``.
         slice: number of the slice (k) for boxes of 4 numbers in a volume; None otherwise.
     """
 

@@ -24,6 +24,6 @@ class LowestPredictedIoU(Strategy):
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Return the id and predicted IoU of the next image, None when all are labelled."""
-        self.scores.use(self.weights.current().told["digest"])
+        self.scores.use(self.weights.current().facts["digest"])
         found = self.scores.lowest(datastore.get_unlabeled_images())
         return None if found is None else {"id": found[0], "predicted_iou": round(found[1], 4)}

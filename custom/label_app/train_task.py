@@ -19,8 +19,8 @@ from monailabel.interfaces.tasks.train import TrainTask
 from custom.bundle_folder import CONFIGS
 from custom.errors import InputError
 from custom.files import write_whole
-from custom.inference.sources import read_input
-from custom.label_app.predictor import CHOICES, declared_modality
+from custom.images.reading import read_image
+from custom.label_app.service import CHOICES, declared_modality
 from custom.label_app.training_set import Labelled, prepare_labels
 from custom.label_app.weights import Weights
 
@@ -128,10 +128,10 @@ def labelled(datastore: Datastore, modality: str | None) -> list[Labelled]:
     for entry in datastore.datalist():
         image = Path(entry["image"])
         name = next((i for i in datastore.list_images() if Path(datastore.get_image_uri(i)) == image), image.name)
-        told = modality or declared_modality(datastore.get_image_info(name)) or read_input(image).modality
-        if told is None:
+        declared = modality or declared_modality(datastore.get_image_info(name)) or read_image(image).modality
+        if declared is None:
             raise InputError(name, "modality", "nothing", f"one of {', '.join(CHOICES[1:])} in the request's modality")
-        pairs.append(Labelled(name=name, image=image, label=Path(entry["label"]), modality=told))
+        pairs.append(Labelled(name=name, image=image, label=Path(entry["label"]), modality=declared))
     return pairs
 
 

@@ -25,8 +25,8 @@ class Weights:
     """
 
     def __init__(self, conf: Conf, home: Path) -> None:
-        self.conf, self._base = conf, conf.base_model()
-        self.folder = home / FOLDER / self._base.told["digest"]
+        self.conf, self._base = conf, conf.network()
+        self.folder = home / FOLDER / self._base.facts["digest"]
         self._model, self._stamp = self._base, None
 
     @property
@@ -44,7 +44,7 @@ class Weights:
 
         The training runs in a process of its own, so the file is all that tells.
         """
-        if self.conf.backend != "torch":
+        if not self.conf.trainable:
             return self._base
         try:
             stat = self.trained.stat()
@@ -53,6 +53,6 @@ class Weights:
         else:
             stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if stamp != self._stamp:
-            self._model = self._base if stamp is None else self.conf.torch_model(str(self.trained))
+            self._model = self._base if stamp is None else self.conf.network(str(self.trained))
             self._stamp = stamp
         return self._model

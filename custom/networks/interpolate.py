@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import fire
 import torch
 
-from custom.command_line import told_in_one_line
+from custom.command_line import run
 from custom.errors import InputError
 from custom.handlers.checkpoint_files import write_checkpoint
-from custom.networks.checkpoint import OWN, lite_medsam_path, read_in_own_layout
+from custom.lite_medsam import checkpoint_path
+from custom.networks.checkpoint import OWN, read_in_own_layout
 
 
 def interpolate(
@@ -57,16 +57,15 @@ def store(checkpoint: str, *, towards: str, share: float, out: str) -> None:
     if not (isinstance(share, float | int) and 0 <= share <= 1):
         raise InputError("arguments", "share", share, "a number from 0 to 1")
     tensors, _ = read_in_own_layout(checkpoint, layouts=(OWN,))
-    other = lite_medsam_path() if str(towards) == "lite_medsam" else towards
+    other = checkpoint_path(towards)
     others, _ = read_in_own_layout(other)
     write_checkpoint(Path(str(out)), interpolate(tensors, others, share))
     print(f"{out}: {1 - share:g} of {checkpoint}, {share:g} of {other}")
 
 
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    with told_in_one_line():
-        fire.Fire(store)
+    """Run the command line."""
+    run(store, name="python -m custom.networks.interpolate")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ class MCPMedSAMOutput(NamedTuple):
 class MCPMedSAM(nn.Module):
     """Segment what is inside a box; the image is encoded once for any number of boxes.
 
+    A new network is in evaluation mode: it is loaded to segment, and MONAI's trainer switches to training by itself.
+
     Args:
         clip_text: use the CLIP text feature in the modality prompt.
         modality_embedding: use the learned embedding in the modality prompt.
@@ -61,12 +63,12 @@ class MCPMedSAM(nn.Module):
         mask_refinement: correct the mask inside the box by a second look at the crop (``MaskRefinement``).
         num_modalities: number of modalities.
         freeze_image_encoder: keep the image encoder as loaded: no gradient, no change of its running statistics.
-        trained_stages: of a frozen encoder, so many stages at the end learn all the same, and its neck with them.
+        trained_stages: number of stages at the end of a frozen encoder that learn all the same, with its neck.
         recompute: in training, keep none of the image encoder's activations but compute them again for the gradient.
         embedding_cache: keep what the frozen part of the encoder gives in this folder; None encodes every time.
 
     Example:
-        >>> network = MCPMedSAM(clip_text=False, clip_image=False).eval()
+        >>> network = MCPMedSAM(clip_text=False, clip_image=False)
         >>> network(torch.zeros(2, 3, 256, 256)).shape
         torch.Size([2, 1, 256, 256])
         >>> network.predict(torch.zeros(1, 3, 256, 256), torch.tensor([[[9, 9, 80, 80], [5, 8, 40, 44]]])).iou.shape
@@ -109,6 +111,7 @@ class MCPMedSAM(nn.Module):
         if freeze_image_encoder:
             self.image_encoder.freeze(trained_stages=trained_stages)
         self.embedding_cache = None if embedding_cache is None else EmbeddingCache(embedding_cache)
+        self.eval()
 
     @property
     def components(self) -> PromptComponents:
@@ -203,7 +206,7 @@ class MCPMedSAM(nn.Module):
             text_feature: CLIP feature of the modality's text, BxNxF, Bx1xF or BxF; from the stored table by default.
 
         Raises:
-            ValueError: an argument of the wrong shape, told with its name, its shape and the allowed one.
+            ValueError: an argument of the wrong shape; it names the argument, its shape and the allowed one.
         """
         embedding = self.encode_image(image)
         boxes = _as_boxes(boxes, image)

@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
-import fire
 import torch
 
-from custom.command_line import told_in_one_line
+from custom.command_line import run
 from custom.errors import InputError
 from custom.files import write_whole
 from custom.modalities import MODALITIES, modality_texts
-from custom.networks.checkpoint import LITE_MEDSAM, OWN, convert_published, read_state_dict, recognise_layout
+from custom.networks.checkpoint import LITE_LAYOUT, OWN, convert_published, read_state_dict, recognise_layout
 from custom.networks.clip import FrozenCLIP, load_clip
 from custom.networks.components import PromptComponents
 
@@ -58,7 +57,7 @@ def append_modalities(
         InputError: no network with modalities, no new modality, or the CLIP is not that of the text table.
     """
     layout = recognise_layout(dict(tensors))
-    if layout in (None, LITE_MEDSAM):
+    if layout in (None, LITE_LAYOUT):
         found = layout or "another network's"
         raise InputError(source, "checkpoint", found, "MCP-MedSAM; LiteMedSAM has no modalities and needs no new ones")
     grown = dict(tensors) if layout == OWN else _complete(convert_published(dict(tensors)))
@@ -113,9 +112,8 @@ def grow_checkpoint(checkpoint: str, *, out: str, clip: str = "none") -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    with told_in_one_line():
-        fire.Fire(grow_checkpoint)
+    """Run the command line."""
+    run(grow_checkpoint, name="python -m custom.networks.modality_rows")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from os import PathLike
 import torch
 
 from custom.errors import InputError
+from custom.lite_medsam import checkpoint_path
 from custom.modalities import modality_texts
-from custom.networks.checkpoint import LITE_MEDSAM, lite_medsam_path, load_checkpoint
+from custom.networks.checkpoint import LITE_LAYOUT, load_checkpoint
 from custom.networks.clip import FrozenCLIP, load_clip
 from custom.networks.components import PromptComponents
 from custom.networks.mcp_medsam import MCPMedSAM
@@ -44,14 +45,14 @@ def start_network(
     Raises:
         InputError: the checkpoint or the CLIP does not fit the network, or a CLIP asked for by name cannot be had.
     """
-    path = lite_medsam_path() if str(checkpoint) == "lite_medsam" else checkpoint
+    path = checkpoint_path(checkpoint)
     encoder = network.prompt_encoder
     components = encoder.components
     report = load_checkpoint(network, path)
     logger.info("%s: %s", path, report)
     if keep_components:
         encoder.components = components
-    elif report.layout == LITE_MEDSAM:
+    elif report.layout == LITE_LAYOUT:
         encoder.components = PromptComponents(**dict.fromkeys((f.name for f in fields(PromptComponents)), False))
     if content_size is not None:
         encoder.content_size = content_size

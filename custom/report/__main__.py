@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fire
-
-from custom.command_line import told_in_one_line
+from custom.command_line import run
 from custom.report import compare, parse_run, write_report
 
 
@@ -35,9 +33,8 @@ def report(*runs: str, reference: str | None = None, out: str = "report") -> Non
 
 
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    with told_in_one_line():
-        fire.Fire(report, name="python -m custom.report")
+    """Run the command line."""
+    run(report, name="python -m custom.report")
 
 
 def _text(run: object) -> str:

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import fire
 import numpy as np
 from scipy.stats import pearsonr
 
-from custom.command_line import told_in_one_line
+from custom.command_line import run
 from custom.files import write_whole
 from custom.modalities import MODALITIES
 from custom.report.calibration_figure import draw
@@ -119,9 +118,8 @@ def _text(value: float) -> str:
 
 
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    with told_in_one_line():
-        fire.Fire(calibration, name="python -m custom.report.calibration")
+    """Run the command line."""
+    run(calibration, name="python -m custom.report.calibration")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import fire
-
 from custom.bundle_folder import CONFIGS
-from custom.command_line import told_in_one_line
+from custom.command_line import check_keys, run
 from custom.errors import InputError
 from custom.experiments import BUNDLE_COMMAND, BundleError
 from custom.files import write_whole
@@ -82,10 +80,9 @@ def robustness(*checkpoints: str, dataset_dir: str, out: str = "robustness", **o
     Raises:
         InputError: no such checkpoint, two of one name, or a folder that holds a point of other settings.
     """
+    contents = [json.loads((CONFIGS / name).read_text(encoding="utf-8")) for name in ("train.json", "evaluate.json")]
+    check_keys(overrides, {"out"}.union(*contents) - set(_OWN_KEYS))
     named = named_checkpoints(checkpoints)
-    reserved = next((key for key in overrides if key in _OWN_KEYS), None)
-    if reserved:
-        raise InputError("arguments", f"--{reserved}", "a key that cannot be set here", "the other keys of the configs")
     folder = Path(str(out)).absolute()
     overrides = {"dataset_dir": str(Path(str(dataset_dir)).absolute()), **overrides}
     todo = [point for name, path in named.items() for point in points(name, path)]
@@ -163,9 +160,8 @@ def _evaluate(point: Point, folder: Path, overrides: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    with told_in_one_line(BundleError):
-        fire.Fire(robustness, name="python -m custom.report.robustness")
+    """Run the command line."""
+    run(robustness, name="python -m custom.report.robustness", errors=(BundleError,))
 
 
 if __name__ == "__main__":

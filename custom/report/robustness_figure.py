@@ -7,11 +7,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import fire
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from custom.command_line import told_in_one_line
+from custom.command_line import run
 from custom.errors import InputError
 from custom.files import write_whole
 from custom.report.rows import read_rows
@@ -70,6 +69,10 @@ def redraw(table: str, out: str = "robustness.png") -> None:
     write_whole(Path(str(out)), lambda file: file.write(image))
 
 
+def main() -> None:
+    """Run the command line."""
+    run(redraw, name="python -m custom.report.robustness_figure")
+
+
 if __name__ == "__main__":
-    with told_in_one_line():
-        fire.Fire(redraw, name="python -m custom.report.robustness_figure")
+    main()

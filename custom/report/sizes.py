@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fire
-
-from custom.command_line import told_in_one_line
+from custom.command_line import run
 from custom.errors import InputError
 from custom.report.masks import ALL, Masks, read_masks
 from custom.report.rows import write_rows
@@ -55,9 +53,9 @@ def sizes(*runs: str, out: str = "sizes") -> None:
 
 def _read(runs: tuple[str, ...]) -> dict[str, Masks]:
     named = {}
-    for run in map(str, runs):
-        name, equals, folder = run.partition("=")
-        name, folder = (name, folder) if equals else (Path(run).resolve().name, run)
+    for text in map(str, runs):
+        name, equals, folder = text.partition("=")
+        name, folder = (name, folder) if equals else (Path(text).resolve().name, text)
         if name in named:
             raise InputError("arguments", "runs", f"{name!r} twice", "each name once")
         named[name] = read_masks(Path(folder))
@@ -73,9 +71,8 @@ def _rows(masks: Masks) -> list[tuple[str, float, float, int, float, float]]:
 
 
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    with told_in_one_line():
-        fire.Fire(sizes, name="python -m custom.report.sizes")
+    """Run the command line."""
+    run(sizes, name="python -m custom.report.sizes")
 
 
 if __name__ == "__main__":

@@ -10,17 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 from ignite.engine import Engine
 from scipy.ndimage import find_objects
 
-from custom.command_line import told_in_one_line
+from custom.command_line import run
 from custom.data.prepared import CaseRecord, load_dataset, open_array
 from custom.errors import InputError
 from custom.handlers import ModalityMetric, ModalityReport
 from custom.images.frame import Frame
-from custom.inference.models import torch_model
+from custom.inference.models import choose_model
 from custom.inference.segmenter import BoxSegmenter
 from custom.report.checkpoints import named_checkpoints
 from custom.report.runs import METRICS
@@ -60,7 +59,9 @@ def volumes(
     if not cases:
         raise InputError(dataset_dir, "validation", "no volume", "one at least")
     for name, path in named.items():
-        backend = torch_model(str(path), clip=str(clip), precision=precision, device=device).start()
+        backend = choose_model(
+            checkpoint=str(path), backend="torch", clip=str(clip), precision=precision, device=device
+        ).start()
         score(BoxSegmenter(backend, keep_masks=True), cases, Path(str(out)) / name, follow=follow)
 
 
@@ -123,9 +124,8 @@ def object_boxes(labels: np.ndarray, case: str) -> tuple[list[int], np.ndarray]:
 
 
 def main() -> None:
-    """Run the command line; bad input is told in one line."""
-    with told_in_one_line():
-        fire.Fire(volumes, name="python -m custom.report.volumes")
+    """Run the command line."""
+    run(volumes, name="python -m custom.report.volumes")
 
 
 if __name__ == "__main__":

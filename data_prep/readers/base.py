@@ -6,13 +6,16 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from custom.errors import InputError
-from custom.images.geometry import Geometry
+from custom.images.formats import format_of
+from custom.images.image import Image
 
 TRAIN, VALIDATION = "train", "val"
 _LONGEST_NAME = 160  # a file system allows 255 bytes, and endings are added
@@ -27,7 +30,7 @@ class Source:
         entry: whatever the reader needs to load it; small JSON values, since it travels to a worker process and a
             change of it means that the case is prepared again.
         files: every file it is read from; a change of one means that the case is prepared again.
-        error: why it cannot be loaded, where the list alone already tells.
+        error: why it cannot be loaded, where the list already shows that.
     """
 
     name: str
@@ -38,22 +41,18 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One loaded image or volume with its masks, as the source holds them.
+    """An image with its masks and their names, as the source holds them.
 
     Attributes:
         name: the name of its :class:`Source`.
         modality: one of ``custom.modalities.MODALITIES``.
         dataset: the data set it belongs to.
-        split: ``"train"`` or ``"val"``; None where the source does not tell, and the pipeline draws it.
-        image: (Z, H, W) or (Z, H, W, C) with C in 1, 3, 4; any real dtype; Z = 1 for a picture.
+        split: ``"train"`` or ``"val"``; None where the source gives none, and the pipeline draws it.
+        image: as its format reads it: (Z, H, W) or (Z, H, W, C) with C in 1, 3, 4, spacing (z, y, x) in mm or None.
         label: (Z, H, W) integers, 0 is background.
-        names: label id -> name; ``"*"`` names every id that is not listed. An id without a name is dropped.
-        spacing: (z, y, x) in mm, or None where it is not known.
-        instance: every id is one object already, so masks are never split.
-        dimension: 2 for a picture, 3 for a volume.
-        image_file: the file to name in errors about the image.
         label_file: the file to name in errors about the label.
-        geometry: the source grid of a volume whose arrays were turned by ``Geometry.canonical``; None otherwise.
+        names: label id -> name; ``"*"`` names every id that is not listed. An id without a name is dropped.
+        instance: every id is one object already, so masks are never split.
         meta: optional text fields of the prepared form: patient, license, source.
     """
 
@@ -61,26 +60,33 @@ class Case:
     modality: str
     dataset: str
     split: str | None
-    image: np.ndarray
+    image: Image
     label: np.ndarray
-    names: Mapping[int | str, str]
-    spacing: tuple[float, float, float] | None
-    instance: bool
-    dimension: int
-    image_file: str
     label_file: str
-    geometry: Geometry | None = None
+    names: Mapping[int | str, str]
+    instance: bool = False
     meta: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reader(ABC):
-    """A kind of source. A new format is a subclass, registered in ``data_prep.readers.READERS``.
+    """A kind of data set. A new kind is a subclass, registered in ``data_prep.readers.READERS``.
 
     A reader must pickle (worker processes receive it), so it keeps paths and options only.
     """
 
     #: Name of the data set that is prepared.
     name: str
+
+    def use_folder(self, src: str | PathLike[str], allowed: str) -> None:
+        """Take a folder as the source; the data set has its name.
+
+        Raises:
+            InputError: there is no such folder.
+        """
+        self.src = Path(src)
+        if not self.src.is_dir():
+            raise InputError(src, "src", "no such folder", allowed)
+        self.name = self.src.resolve().name
 
     @abstractmethod
     def sources(self) -> list[Source]:
@@ -97,6 +103,39 @@ class Reader(ABC):
         Raises:
             InputError: it cannot be read.
         """
+
+
+def read_raw(path: str | PathLike[str], *, frame: int | None = None) -> Image:
+    """Read an image of any format as it is stored, or one volume of a 4D file.
+
+    A picture without a grid gets no spacing: such pictures are measured in pixels.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    image = format_of(path).read(str(path), frame=frame)
+    return replace(image, spacing=None) if image.kind == "picture" and image.geometry is None else image
+
+
+def check_shape(shape: tuple[int, ...], image: Image, source: str, field: str = "label") -> None:
+    """Check that something that was drawn on an image has the image's size.
+
+    Args:
+        shape: (Z, H, W) of it.
+        image: from ``read_raw``.
+        source: its file, for the error.
+        field: the part of that file, for the error.
+
+    Raises:
+        InputError: it has another size; the error says so where that is the size before the orientation of EXIF.
+    """
+    allowed = image.array.shape[:3]
+    if shape == allowed:
+        return
+    wanted = f"the image's {allowed}"
+    if image.notes.get("exif_orientation", 1) >= 5 and shape == (allowed[0], allowed[2], allowed[1]):
+        wanted += ", turned upright as its EXIF orientation says, and not as stored"
+    raise InputError(source, field, f"shape {shape}", wanted)
 
 
 def safe_name(*parts: str) -> str:

@@ -13,12 +13,11 @@ from pycocotools import mask as coco_mask
 
 from custom.errors import InputError
 from custom.files import is_inside
-from custom.images.pictures import read_picture
 from custom.json_files import read_json
 from custom.limits import OUTLINE
 from custom.modalities import canonical_modality
 from data_prep.masks import paint
-from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, safe_name
+from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, check_shape, read_raw, safe_name
 
 _SPLITS = {"train": TRAIN, "training": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION}
 _SEGMENTATION = "polygons, or run lengths with size and counts"
@@ -46,12 +45,9 @@ class CocoReader(Reader):
     """
 
     def __init__(self, src: str | Path, *, modality: str, annotations: str | Path | None = None) -> None:
-        self.src = Path(src)
-        if not self.src.is_dir():
-            raise InputError(src, "src", "no such folder", "a folder of pictures with COCO annotations")
+        self.use_folder(src, "a folder of pictures with COCO annotations")
         self.modality = canonical_modality(modality, "arguments")
         self.annotations = _find_annotations(self.src, annotations)
-        self.name = self.src.resolve().name
 
     def sources(self) -> list[Source]:
         """List the pictures with annotations, in the order of the annotation files.
@@ -68,12 +64,11 @@ class CocoReader(Reader):
     def load(self, source: Source) -> Case:
         """Load one picture and paint its objects."""
         entry, file = source.entry, source.entry["where"]["file"]
-        image = read_picture(entry["image"])
-        size = image.shape[1:3]
-        if len(image) != 1:
-            raise InputError(entry["image"], "pages", len(image), "one page")
-        if entry["size"] != list(size):
-            raise InputError(entry["image"], "height and width", list(size), f"{entry['size']} of {file}")
+        image = read_raw(entry["image"])
+        if len(image.array) != 1:
+            raise InputError(entry["image"], "pages", len(image.array), "one page")
+        size, label_file = tuple(entry["size"]), f"{file} ({Path(entry['image']).name})"
+        check_shape((1, *size), image, label_file, "height and width")
         places = [f"{file}: annotations[{number}]" for number in entry["where"]["annotations"]]
         objects = (_pixels(o["segmentation"], size, place) for o, place in zip(entry["objects"], places, strict=True))
         columns = paint(objects, (1, *size[::-1]), file)
@@ -84,12 +79,9 @@ class CocoReader(Reader):
             split=entry["split"],
             image=image,
             label=np.ascontiguousarray(columns.transpose(0, 2, 1)),  # 1xWxH -> 1xHxW
+            label_file=label_file,
             names={k: o["name"] for k, o in enumerate(entry["objects"], 1)},
-            spacing=None,
             instance=True,
-            dimension=2,
-            image_file=entry["image"],
-            label_file=f"{file} ({Path(entry['image']).name})",
         )
 
     def _list(self, path: Path, split: str | None) -> Iterator[Source]:
@@ -279,7 +271,7 @@ def _checked_runs(segmentation: Mapping[str, Any], size: tuple[int, int], where:
 def _unpack(text: str, where: str) -> list[int]:
     """Return the run lengths of COCO's packed text.
 
-    A character is six bits from "0" on: five of a number in two's complement, the lowest first, and one that tells
+    A character is six bits from "0" on: five of a number in two's complement, the lowest first, and one for
     whether more follow. From the fourth number on it is the difference to the number two before.
     """
     runs: list[int] = []

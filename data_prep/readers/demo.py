@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from custom.images.image import Image
 from custom.modalities import MODALITIES
 from data_prep.phantoms import make_phantom
 from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source
@@ -23,18 +24,16 @@ class DemoReader(Reader):
         """Make one phantom."""
         modality, number = source.entry["modality"], source.entry["number"]
         phantom = make_phantom(modality, number)
+        kind = "picture" if phantom.spacing is None else "volume"
         return Case(
             name=source.name,
             modality=modality,
             dataset="Phantom",
             split=TRAIN if number < TRAINING_CASES else VALIDATION,
-            image=phantom.image,
+            image=Image(path=source.name, format="array", array=phantom.image, kind=kind, spacing=phantom.spacing),
             label=phantom.label,
-            names=phantom.names,
-            spacing=phantom.spacing,
-            instance="*" in phantom.names,
-            dimension=2 if phantom.spacing is None else 3,
-            image_file=source.name,
             label_file=source.name,
+            names=phantom.names,
+            instance="*" in phantom.names,
             meta={"license": "Apache-2.0", "source": "computed phantom"},
         )

@@ -11,6 +11,7 @@ from custom.errors import InputError
 from custom.images.dicom import list_series, read_series
 from custom.images.dicom_files import SeriesFiles
 from custom.images.dicom_labels import LABEL_READERS, label_references
+from custom.images.image import Image
 from custom.modalities import MODALITIES, canonical_modality
 from data_prep.readers.base import Case, Reader, Source, safe_name
 from data_prep.readers.names import ALL_IDS, parse_names
@@ -44,14 +45,11 @@ class DicomReader(Reader):
     def __init__(
         self, src: str | Path, *, modality: str | None = None, names: Mapping[int | str, str] | None = None
     ) -> None:
-        self.src = Path(src)
-        if not self.src.is_dir():
-            raise InputError(src, "src", "no such folder", "a folder with DICOM files")
+        self.use_folder(src, "a folder with DICOM files")
         self.modality = None if modality is None else canonical_modality(modality, "arguments")
         self.names = {} if names is None else parse_names(names, "arguments", "names")
         if ALL_IDS in self.names:
             raise InputError("arguments", "names", repr(ALL_IDS), "ids, since DICOM label objects name all of theirs")
-        self.name = self.src.resolve().name
 
     def sources(self) -> list[Source]:
         """List the pairs of images and label objects, in the order of the series' first files."""
@@ -90,20 +88,19 @@ class DicomReader(Reader):
             allowed = f"a known one, or one of {', '.join(MODALITIES)} as the option modality"
             raise InputError(files[0], "Modality", repr(series.kind), allowed)
         label, names = LABEL_READERS[source.entry["kind"]](label_file, series)
+        kind, grid = "picture" if len(series.array) == 1 else "volume", series.geometry
+        image = Image(
+            path=files[0], format="dicom", array=series.array, kind=kind, geometry=grid, spacing=series.spacing
+        )
         return Case(
             name=source.name,
             modality=modality,
             dataset=self.name,
             split=None,
-            image=series.array,
+            image=image,
             label=label,
-            names=names | {int(key): name for key, name in source.entry["names"].items()},
-            spacing=series.spacing,
-            instance=False,
-            dimension=2 if len(series.array) == 1 else 3,
-            image_file=files[0],
             label_file=label_file,
-            geometry=series.geometry,
+            names=names | {int(key): name for key, name in source.entry["names"].items()},
             meta={"patient": series.patient} if series.patient else {},
         )
 
@@ -124,7 +121,7 @@ def _matches(path: str, images: list[_Images]) -> list[int]:
     """Return the numbers of the images that a label object refers to.
 
     Raises:
-        InputError: there are none, or it does not tell which of several.
+        InputError: there are none, or it does not say which of several.
     """
     references = label_references(path)
     found = [number for number, unit in enumerate(images) if _named(unit, references.images)]
@@ -132,11 +129,11 @@ def _matches(path: str, images: list[_Images]) -> list[int]:
         frames = references.frames_of_reference
         found = [number for number, unit in enumerate(images) if unit.series.frame_of_reference in frames]
         if len(found) > 1:
-            told = f"none named, and {len(found)} in its frame of reference"
-            raise InputError(path, "series", told, "a label object that names its series")
+            several = f"none named, and {len(found)} in its frame of reference"
+            raise InputError(path, "series", several, "a label object that names its series")
     if not found:
-        told = ", ".join(references.images) or ", ".join(references.frames_of_reference) or "nothing"
-        raise InputError(path, "series", f"a reference to {told}, which is not there", "the series it was drawn on")
+        names = ", ".join(references.images) or ", ".join(references.frames_of_reference) or "nothing"
+        raise InputError(path, "series", f"a reference to {names}, which is not there", "the series it was drawn on")
     return found
 
 

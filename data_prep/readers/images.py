@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from custom.errors import InputError
-from custom.images.pictures import is_picture, picture_spacing, read_picture
+from custom.images.formats import has_ending, pictures, tiff
 from custom.modalities import canonical_modality
-from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, safe_name
+from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, read_raw, safe_name
 from data_prep.readers.mask_pictures import mask_rules, read_masks
 
 _MASK_NAME = re.compile(r"(.+?)(_(?:mask|seg|label|gt|segmentation))?(_[0-9]+)?", re.IGNORECASE)
@@ -22,7 +22,8 @@ class ImagesReader(Reader):
     The masks of ``case.jpg`` are those of these files that are there: ``case.png``, ``case_mask.png`` (or ``_seg``,
     ``_label``, ``_gt``, ``_segmentation``), ``case_1.png``, ``case_mask_0.png`` and all files of a folder ``case/``.
     If there are several, each holds one object. ``masks`` may be the same folder as ``images``; masks then have one of
-    the words. A stack of several pages is a volume.
+    the words. A stack of several pages is a volume. A picture is turned upright as its EXIF orientation says, and its
+    masks must fit what viewers show.
 
     Args:
         src: folder with the two folders, or with ``train/`` and ``val/`` that hold both and give the split. If only
@@ -49,42 +50,34 @@ class ImagesReader(Reader):
         palette: Mapping[str, str] | None = None,
         names: Mapping[int | str, str] | None = None,
     ) -> None:
-        self.src = Path(src)
-        if not self.src.is_dir():
-            raise InputError(src, "src", "no such folder", _LAYOUT)
+        self.use_folder(src, _LAYOUT)
         self.modality = canonical_modality(modality, "arguments")
         self.rules = mask_rules(kind, palette, names)
         self.images, self.masks = str(images), str(masks)
-        self.name = self.src.resolve().name
         self.folders = self._find_folders()
 
     def sources(self) -> list[Source]:
         """List the images in alphabetical order, and with an error what has no counterpart."""
         found = [source for split, folder in self.folders.items() for source in self._list(split, folder)]
         if not found:
-            raise InputError(self.src, "images", "no picture", "PNG, JPEG, TIFF or BMP files")
+            raise InputError(self.src, "images", "no picture", f"{pictures.DESCRIPTION}, {tiff.DESCRIPTION}")
         return found
 
     def load(self, source: Source) -> Case:
         """Load one image with its masks."""
         entry = source.entry
-        path, masks = entry["image"], entry["masks"]
-        image = read_picture(path)
-        label = read_masks(masks, image.shape[:3], self.rules)
-        volume = len(image) > 1
+        image = read_raw(entry["image"])
+        masks = read_masks(entry["masks"], image, self.rules)
         return Case(
             name=source.name,
             modality=self.modality,
             dataset=self.name,
             split=entry["split"],
             image=image,
-            label=label.label,
-            names=label.names,
-            spacing=picture_spacing(path) if volume else None,
-            instance=label.instance,
-            dimension=3 if volume else 2,
-            image_file=path,
-            label_file=masks[0],
+            label=masks.label,
+            label_file=entry["masks"][0],
+            names=masks.names,
+            instance=masks.instance,
         )
 
     def _find_folders(self) -> dict[str | None, Path]:
@@ -154,4 +147,5 @@ def _owner(stem: str, stems: set[str]) -> str | None:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if is_picture(p) and not p.name.startswith(".") and p.is_file())
+    endings = pictures.ENDINGS + tiff.ENDINGS
+    return sorted(p for p in folder.iterdir() if has_ending(p, endings) and not p.name.startswith(".") and p.is_file())

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from custom.errors import InputError
-from custom.images.nifti import is_nifti, read_nifti, read_nifti_label
-from custom.images.pictures import picture_spacing, read_picture, read_picture_label
+from custom.images.reading import read_labels
 from custom.json_files import parse_json
 from custom.limits import JSON_BYTES
 from custom.modalities import canonical_modality
-from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, safe_name
+from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, read_raw, safe_name
 from data_prep.readers.names import ALL_IDS, parse_names
 
 _TEXT_FIELDS = ("image", "label", "modality", "dataset", "split", "case")
@@ -24,7 +23,7 @@ _META_FIELDS = ("patient", "license", "source")
 
 
 class ManifestReader(Reader):
-    """Read pictures and NIfTI volumes listed in manifests.
+    """Read the images of any format that manifests list, with label maps of any format.
 
     Ids in a label file that ``labels`` does not list are dropped, unless ``labels`` has ``"*"``: a manifest that
     lists some ids means "these are the targets"; ``"*"`` gives its name to every id that is not listed.
@@ -37,10 +36,7 @@ class ManifestReader(Reader):
     """
 
     def __init__(self, src: str | Path) -> None:
-        self.src = Path(src)
-        if not self.src.is_dir():
-            raise InputError(src, "src", "no such folder", "a folder with <Modality>/manifest.jsonl")
-        self.name = self.src.resolve().name
+        self.use_folder(src, "a folder with <Modality>/manifest.jsonl")
 
     def sources(self) -> list[Source]:
         """List the lines of every manifest, manifests in alphabetical order."""
@@ -58,26 +54,18 @@ class ManifestReader(Reader):
         if entry["split"] not in (TRAIN, VALIDATION):
             raise InputError(where, "split", repr(entry["split"]), f"{TRAIN}, {VALIDATION}")
         names, instance = _names(entry, where)
-        image_path, label_path = folder / entry["image"], folder / entry["label"]
-        if is_nifti(image_path):
-            image, geometry = read_nifti(image_path)
-        else:
-            image, geometry = read_picture(image_path), None
-        label = read_nifti_label(label_path, geometry) if is_nifti(label_path) else read_picture_label(label_path)
+        image = read_raw(folder / entry["image"])
+        labels = read_labels(folder / entry["label"], image)
         return Case(
             name=source.name,
             modality=modality,
             dataset=entry["dataset"],
             split=entry["split"],
             image=image,
-            label=label,
+            label=labels.array,
+            label_file=labels.path,
             names=names,
-            spacing=geometry.spacing if geometry else picture_spacing(image_path),
-            geometry=geometry,
             instance=instance,
-            dimension=2 if len(image) == 1 else 3,
-            image_file=str(image_path),
-            label_file=str(label_path),
             meta={key: str(entry[key]) for key in _META_FIELDS if entry.get(key)},
         )
 

@@ -11,15 +11,18 @@ import numpy as np
 
 from custom.errors import InputError
 from custom.images.decoding import as_label
-from custom.images.pictures import read_picture, read_picture_label
+from custom.images.formats import has_ending
+from custom.images.image import Image
+from custom.images.reading import read_labels
 from data_prep.masks import paint
+from data_prep.readers.base import check_shape, read_raw
 from data_prep.readers.names import ALL_IDS, parse_names
 
 KINDS = ("auto", "ids", "instances", "binary", "colours")
 BACKGROUND = "background"
 _MAX_COLOURS = 64
 _OBJECT = "object"
-_JPEG_ENDINGS = (".jpg", ".jpeg")
+_LOSSY_ENDINGS = (".jpg", ".jpeg", ".webp")
 _COLOUR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
 
 
@@ -74,12 +77,13 @@ def mask_rules(
 
             - ``"ids"``: each value is a label id.
             - ``"instances"``: each value is one object, named ``names["*"]`` if given.
-            - ``"binary"``: 0 and anything else; in a JPEG, whose values are not exact, below and from 128. The id is 1.
-            - ``"colours"``: each colour is a label, as ``palette`` tells. Without a palette the colours of a file
+            - ``"binary"``: 0 and anything else; in a JPEG or WebP, which does not keep values, below and from 128. The
+              id is 1.
+            - ``"colours"``: each colour is a label, named by ``palette``. Without a palette the colours of a file
               other than black are numbered in the order of their red, green and blue values, at most 64 of them.
             - ``"auto"``: ``"colours"`` if there is a palette. Otherwise decided for each file, by the first rule that
-              fits: a JPEG is ``"binary"``; so is a file with one value or colour beside 0 or black, unless ``names``
-              has several ids; a file with colours is ``"colours"``; any other is ``"ids"``.
+              fits: a JPEG or WebP is ``"binary"``; so is a file with one value or colour beside 0 or black, unless
+              ``names`` has several ids; a file with colours is ``"colours"``; any other is ``"ids"``.
         palette: ``"#ff0000"`` or ``"255,0,0"`` -> name. Colours of one name are one label; the name ``"background"``
             is no label, like black if it is not listed.
         names: id, or ``"*"`` for every other one, -> name. Ids without a name are dropped. Default: ``"object"``,
@@ -101,15 +105,15 @@ def mask_rules(
     return MaskRules("colours" if colours else kind, colours, texts)
 
 
-def read_masks(paths: Sequence[str], shape: tuple[int, ...], rules: MaskRules) -> MaskPicture:
+def read_masks(paths: Sequence[str], image: Image, rules: MaskRules) -> MaskPicture:
     """Read the mask files of one image.
 
-    Several files hold one object each: anything but 0 (in a JPEG, from 128 up). Where they overlap, the smaller object
-    lies on top. Unless the kind is ``"binary"``, a file other than a JPEG then has one value or colour beside 0.
+    Several files hold one object each: anything but 0 (in a JPEG or WebP, from 128 up). Where they overlap, the smaller
+    object lies on top. Unless the kind is ``"binary"``, a file of exact values then has one of them beside 0.
 
     Args:
         paths: the files.
-        shape: (Z, H, W) of the image.
+        image: the image, from ``read_raw``.
         rules: from ``mask_rules``.
 
     Raises:
@@ -119,53 +123,52 @@ def read_masks(paths: Sequence[str], shape: tuple[int, ...], rules: MaskRules) -
         if rules.kind in ("ids", "colours"):
             found = f"{len(paths)} files of one image, beside kind {rules.kind}"
             raise InputError(paths[0], "mask", found, "one file, or kind auto, instances or binary")
-        objects = (np.flatnonzero(_one_object(path, shape, rules)) for path in paths)
-        return MaskPicture(paint(objects, shape, paths[0]), {ALL_IDS: _one_name(rules, paths[0])}, instance=True)
+        objects = (np.flatnonzero(_one_object(path, image, rules)) for path in paths)
+        label = paint(objects, image.array.shape[:3], paths[0])
+        return MaskPicture(label, {ALL_IDS: _one_name(rules, paths[0])}, instance=True)
     path = paths[0]
-    if rules.kind == "colours":
-        return _colours(_sized(read_picture(path), shape, path), rules, path)
-    stored = _sized(_stored(path), shape, path)
+    stored = _stored(path, image, colours=rules.kind == "colours")
     kind = _guess(stored, path, rules) if rules.kind == "auto" else rules.kind
     if kind == "colours":
         return _colours(stored, rules, path)
     if kind == "binary":
         return MaskPicture(_foreground(stored, path).astype(np.uint8), {1: _one_name(rules, path)}, instance=False)
-    if stored.ndim == 4 or _is_jpeg(path):
-        found = "a colour picture" if stored.ndim == 4 else "a JPEG, which does not keep values"
+    if stored.ndim == 4 or _is_lossy(path):
+        found = "a colour picture" if stored.ndim == 4 else "a JPEG or WebP, which does not keep values"
         raise InputError(path, "mask", found, f"one channel of exact values for kind {kind}")
     if kind == "instances":
         return MaskPicture(stored, rules.names or {ALL_IDS: _OBJECT}, instance=True)
     return MaskPicture(stored, rules.names or {v: f"label {v}" for v in _distinct(stored)}, instance=False)
 
 
-def _stored(path: str) -> np.ndarray:
-    """Return the stored values: (Z, H, W) integers, or (Z, H, W, 3) if there are colours."""
+def _stored(path: str, image: Image, *, colours: bool = False) -> np.ndarray:
+    """Return a mask of the size of its image: (Z, H, W) integers, or (Z, H, W, 3) if there are ``colours``."""
+    mask = read_raw(path).array if colours else _ids_or_colours(path)
+    check_shape(mask.shape[:3], image, path, "mask")
+    return mask
+
+
+def _ids_or_colours(path: str) -> np.ndarray:
     try:
-        return read_picture_label(path)
+        return read_labels(path).array
     except InputError as error:
         if error.field != "label":
             raise
-    picture = read_picture(path)  # it has more than one channel, or values that as_label tells of once more
+    picture = read_raw(path).array  # it has more than one channel, or values that as_label refuses once more
     if picture.ndim == 4 and (picture != picture[..., :1]).any():
         return picture
     return as_label(picture[..., 0] if picture.ndim == 4 else picture, path)
 
 
-def _sized(mask: np.ndarray, shape: tuple[int, ...], path: str) -> np.ndarray:
-    if mask.shape[:3] != tuple(shape):
-        raise InputError(path, "mask", f"shape {mask.shape[:3]}", f"the image's {tuple(shape)}")
-    return mask
-
-
 def _guess(stored: np.ndarray, path: str, rules: MaskRules) -> str:
-    if _is_jpeg(path) or (rules.one_name is not None and _has_one_value(stored, path)):
+    if _is_lossy(path) or (rules.one_name is not None and _has_one_value(stored, path)):
         return "binary"
     return "colours" if stored.ndim == 4 else "ids"
 
 
-def _one_object(path: str, shape: tuple[int, ...], rules: MaskRules) -> np.ndarray:
-    stored = _sized(_stored(path), shape, path)
-    if rules.kind != "binary" and not _is_jpeg(path) and not _has_one_value(stored, path):
+def _one_object(path: str, image: Image, rules: MaskRules) -> np.ndarray:
+    stored = _stored(path, image)
+    if rules.kind != "binary" and not _is_lossy(path) and not _has_one_value(stored, path):
         raise InputError(path, "mask", "several values in one of several files", "one object a file, or kind binary")
     return _foreground(stored, path)
 
@@ -178,7 +181,7 @@ def _one_name(rules: MaskRules, path: str) -> str:
 
 def _foreground(stored: np.ndarray, path: str) -> np.ndarray:
     brightest = stored.max(axis=-1) if stored.ndim == 4 else stored  # ZxHxW[x3] -> ZxHxW
-    return brightest >= 128 if _is_jpeg(path) else brightest > 0
+    return brightest >= 128 if _is_lossy(path) else brightest > 0
 
 
 def _colours(picture: np.ndarray, rules: MaskRules, path: str) -> MaskPicture:
@@ -224,8 +227,8 @@ def _has_one_value(stored: np.ndarray, path: str) -> bool:
     return len(_distinct(_codes(stored, path) if stored.ndim == 4 else stored)) <= 1
 
 
-def _is_jpeg(path: str) -> bool:
-    return path.lower().endswith(_JPEG_ENDINGS)
+def _is_lossy(path: str) -> bool:
+    return has_ending(path, _LOSSY_ENDINGS)
 
 
 def _hex(value: int) -> str:

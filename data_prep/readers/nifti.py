@@ -1,4 +1,4 @@
-"""Reader of NIfTI sets: nnU-Net v2, the Medical Segmentation Decathlon, and plain folders of images and labels."""
+"""Reader of the layouts of NIfTI sets: nnU-Net v2, the Medical Segmentation Decathlon, and plain folders."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from custom.errors import InputError
-from custom.images.nifti import read_nifti, read_nifti_label
+from custom.images.reading import read_labels
 from custom.modalities import MODALITIES, canonical_modality
-from data_prep.readers.base import Case, Reader, Source, safe_name
+from data_prep.readers.base import Case, Reader, Source, read_raw, safe_name
 from data_prep.readers.names import parse_names
 from data_prep.readers.nifti_layouts import INDEX, find_layout
 
@@ -17,22 +17,22 @@ _SEQUENCES = "t1 t1w t1c t1ce t1gd t1n t2 t2w t2f t2star flair adc dwi pd pdw sw
 
 
 class NiftiReader(Reader):
-    """Read pairs of NIfTI files, in the first of these layouts that ``src`` has.
+    """Read pairs of files of any format, in the first of these layouts that ``src`` has.
 
     - nnU-Net v2: ``dataset.json`` with ``channel_names``; ``imagesTr/CASE_0000.nii.gz`` with one file for each channel
-      and ``labelsTr/CASE.nii.gz``.
+      and ``labelsTr/CASE.nii.gz``, or with another ``file_ending``. The channels R, G, B are one picture in colour.
     - MSD: ``dataset.json`` with ``modality`` and ``training``; an image of several modalities is 4D. A list
       ``validation`` of the same form, where there is one, gives the split.
     - Plain: the folders ``images`` and ``labels``, also below ``train`` and ``val``, which then give the split. Files
       are paired by their names, where an image's may end in ``_0000`` and a label's in ``_seg``, ``_label``, ``_mask``
-      or ``_gt``.
+      or ``_gt``, also with ``.`` or ``-`` as 3D Slicer writes them.
 
-    Every channel is a case of its own; the channels of one image are told to be of one patient, so that they come to
+    Every channel is a case of its own; the channels of one image count as one patient, so that they come to
     the same side of a split. An image without a label, or the reverse, is a source with an error.
 
     Args:
         src: folder of the set.
-        modality: modality of the plain layout, and of every channel whose name tells none.
+        modality: modality of the plain layout, and of every channel whose name gives none.
         images: image folder of the plain layout.
         labels: label folder of the plain layout.
         names: label id -> name, ``"*"`` for every other id; ids without a name are dropped. It replaces the names of
@@ -52,10 +52,7 @@ class NiftiReader(Reader):
         labels: str = "labels",
         names: Mapping[int | str, str] | None = None,
     ) -> None:
-        self.src = Path(src)
-        if not self.src.is_dir():
-            raise InputError(src, "src", "no such folder", "a folder of NIfTI images and labels")
-        self.name = self.src.resolve().name
+        self.use_folder(src, "a folder of images and labels")
         chosen = None if modality is None else canonical_modality(modality, "arguments")
         self.layout = find_layout(self.src, str(images), str(labels))
         self.modalities = [_modality(channel, chosen, self.src) for channel in self.layout.channels or [None]]
@@ -83,37 +80,32 @@ class NiftiReader(Reader):
                 name = safe_name(modality, *case, *([f"{channel:04d}"] if several else []))
                 found.append(Source(name, entry, (str(path), str(pair.label))))
         if not found:
-            raise InputError(self.src, "src", "no pair of NIfTI files", "at least one image with its label")
+            raise InputError(self.src, "src", "no pair of files", "at least one image with its label")
         return found
 
     def load(self, source: Source) -> Case:
         """Load one channel of one image, and its label."""
         entry = source.entry
-        image, geometry = read_nifti(entry["image"], channel=entry["channel"])
+        image = read_raw(entry["image"], frame=entry["channel"])
         return Case(
             name=source.name,
             modality=entry["modality"],
             dataset=self.name,
             split=entry["split"],
             image=image,
-            label=read_nifti_label(entry["label"], geometry),
-            names=parse_names(entry["names"], entry["label"], "names"),
-            spacing=geometry.spacing,
-            instance=False,
-            dimension=2 if len(image) == 1 else 3,
-            image_file=entry["image"],
+            label=read_labels(entry["label"], image).array,
             label_file=entry["label"],
-            geometry=geometry,
+            names=parse_names(entry["names"], entry["label"], "names"),
             meta=entry["meta"],
         )
 
 
 def _modality(channel: str | None, chosen: str | None, src: Path) -> str:
-    """Return the modality that a channel's name tells, else the chosen one."""
+    """Return the modality that a channel's name gives, else the chosen one."""
     words = [] if channel is None else [channel, *re.split(r"[^A-Za-z0-9]+", channel)]
-    told = {modality for word in words if (modality := _understood(word))}
-    if len(told) == 1:
-        return told.pop()
+    known = {modality for word in words if (modality := _understood(word))}
+    if len(known) == 1:
+        return known.pop()
     if chosen is None:
         found = "none" if channel is None else f"the channel {channel!r}"
         where = src if channel is None else src / INDEX

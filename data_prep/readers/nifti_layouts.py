@@ -1,4 +1,4 @@
-"""Where sets of NIfTI files keep their images and labels: nnU-Net v2, MSD, and plain folders."""
+"""Where sets keep their images and labels: nnU-Net v2, MSD, and plain folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from custom.errors import InputError
 from custom.files import is_inside
-from custom.images.nifti import NIFTI_ENDINGS, is_nifti
+from custom.images.formats import endings, has_ending, image_files, kinds, stem
 from custom.json_files import read_json
 from data_prep.readers.base import TRAIN, VALIDATION
 from data_prep.readers.names import is_id
@@ -19,7 +19,8 @@ from data_prep.readers.names import is_id
 INDEX = "dataset.json"
 _ALLOWED = f"the layout of nnU-Net v2 or MSD with {INDEX}, or folders of images and labels"
 _IMAGE_STEM = re.compile(r"(.+)_(\d{4})")
-_LABEL_SUFFIX = re.compile(r"_(seg|label|mask|gt)$", re.IGNORECASE)
+_LABEL_SUFFIX = re.compile(r"[._-](seg|label|mask|gt)$", re.IGNORECASE)  # 3D Slicer: a.seg.nrrd, a-label.nrrd
+_COLOURS = (["r", "g", "b"], ["red", "green", "blue"])  # nnU-Net keeps such channels in one picture
 _NOT_LABELS = ("background", "ignore")  # nnU-Net's names of 0 and of voxels that nobody annotated
 
 
@@ -31,7 +32,7 @@ class Pair:
         name: unique in its set and split.
         images: one file for each channel; a 4D file, which holds them all, is repeated.
         label: the label file.
-        split: ``"train"``, ``"val"``, or None where the set does not tell.
+        split: ``"train"``, ``"val"``, or None where the set gives none.
         error: why there is no such case.
     """
 
@@ -46,7 +47,7 @@ class Layout(ABC):
     """A set of one layout.
 
     Attributes:
-        channels: name of each channel of an image; None where the set does not tell (one channel).
+        channels: name of each channel of an image; None where the set names none (one channel).
         stacked: the channels are the volumes of one 4D file.
     """
 
@@ -73,16 +74,17 @@ class Layout(ABC):
 class NnUNetLayout(Layout):
     """``imagesTr/CASE_0000.nii.gz`` with one file for each channel, and ``labelsTr/CASE.nii.gz``."""
 
-    def __init__(self, src: Path, told: Mapping[str, Any]) -> None:
-        self.images, self.labels, self.index, self._told = src / "imagesTr", src / "labelsTr", src / INDEX, told
-        self.channels = _channels(told, "channel_names", self.index)
-        self.ending = told.get("file_ending")
-        if self.ending not in NIFTI_ENDINGS:
-            raise InputError(self.index, "file_ending", repr(self.ending), ", ".join(NIFTI_ENDINGS))
+    def __init__(self, src: Path, metadata: Mapping[str, Any]) -> None:
+        self.images, self.labels, self.index, self._metadata = src / "imagesTr", src / "labelsTr", src / INDEX, metadata
+        channels = _channels(metadata, "channel_names", self.index)
+        self.channels = ["RGB"] if [name.lower() for name in channels] in _COLOURS else channels
+        self.ending = metadata.get("file_ending")
+        if self.ending not in endings():
+            raise InputError(self.index, "file_ending", repr(self.ending), ", ".join(endings()))
 
     def label_names(self) -> dict[int | str, str]:
         """Return id -> name."""
-        return _label_names(self._told, self.index)
+        return _label_names(self._metadata, self.index)
 
     def pairs(self) -> Iterator[Pair]:
         """List the cases that have an image or a label."""
@@ -103,31 +105,33 @@ class NnUNetLayout(Layout):
 class DecathlonLayout(Layout):
     """Lists of image and label files in ``dataset.json``; an image of several modalities is 4D."""
 
-    def __init__(self, src: Path, told: Mapping[str, Any]) -> None:
-        self.src, self.index, self._told = src, src / INDEX, told
-        self.channels = _channels(told, "modality", self.index)
+    def __init__(self, src: Path, metadata: Mapping[str, Any]) -> None:
+        self.src, self.index, self._metadata = src, src / INDEX, metadata
+        self.channels = _channels(metadata, "modality", self.index)
         self.stacked = len(self.channels) > 1
-        validation = told.get("validation")
+        validation = metadata.get("validation")
         self._lists = {"training": TRAIN, "validation": VALIDATION} if validation else {"training": None}
         for key in self._lists:
-            if not isinstance(told[key], list):
-                raise InputError(self.index, key, type(told[key]).__name__, "a list of image and label files")
+            if not isinstance(metadata[key], list):
+                raise InputError(self.index, key, type(metadata[key]).__name__, "a list of image and label files")
 
     def label_names(self) -> dict[int | str, str]:
         """Return id -> name."""
-        return _label_names(self._told, self.index)
+        return _label_names(self._metadata, self.index)
 
     def pairs(self) -> Iterator[Pair]:
         """List the entries of the training and the validation list."""
+        known = endings()
         for key, split in self._lists.items():
-            for number, entry in enumerate(self._told[key]):
-                files = [entry.get(kind) for kind in ("image", "label")] if isinstance(entry, dict) else [None]
-                if all(isinstance(f, str) and is_nifti(f) and is_inside(self.src / f, self.src) for f in files):
-                    image, label = (self.src / file for file in files)
-                    yield _pair(_stem(image), [image] * len(self.channels), label, split)
+            for number, entry in enumerate(self._metadata[key]):
+                files = [entry.get(kind) for kind in ("image", "label")] if isinstance(entry, dict) else []
+                paths = [self.src / file for file in files if isinstance(file, str) and has_ending(file, known)]
+                if len(paths) == 2 and all(is_inside(path, self.src) for path in paths):
+                    image, label = paths
+                    yield _pair(stem(image), [image] * len(self.channels), label, split)
                 else:
                     where = f"{key}[{number}]"
-                    allowed = f"image and label, each {' or '.join(NIFTI_ENDINGS)}, inside of {self.src}"
+                    allowed = f"image and label inside of {self.src}, each one of {kinds()}"
                     error = InputError(self.index, where, entry, allowed)
                     yield Pair(where, split=split, error=error)
 
@@ -146,21 +150,19 @@ class PlainLayout(Layout):
         """List the file names below each folder."""
         for root, split in self.roots.items():
             files: dict[str, tuple[list[Path], list[Path]]] = {}
-            images = [path for path in _files(root / self.images) if is_nifti(path)]
-            stems = {_stem(path) for path in images}
+            images, labels = (image_files(_existing(root / folder)) for folder in (self.images, self.labels))
+            names = {stem(path) for path in images}
             for path in images:
-                files.setdefault(_stem(path).removesuffix("_0000"), ([], []))[0].append(path)
-            for path in _files(root / self.labels):
-                if is_nifti(path):
-                    stem = _stem(path) if _stem(path) in stems else _LABEL_SUFFIX.sub("", _stem(path))
-                    files.setdefault(stem.removesuffix("_0000"), ([], []))[1].append(path)
-            for name, (found, labels) in sorted(files.items()):
-                if len(found) == len(labels) == 1:
-                    yield Pair(name, (found[0],), labels[0], split)
+                files.setdefault(stem(path).removesuffix("_0000"), ([], []))[0].append(path)
+            for path in labels:
+                name = stem(path) if stem(path) in names else _LABEL_SUFFIX.sub("", stem(path))
+                files.setdefault(name.removesuffix("_0000"), ([], []))[1].append(path)
+            for name, (found, masks) in sorted(files.items()):
+                if len(found) == len(masks) == 1:
+                    yield Pair(name, (found[0],), masks[0], split)
                 else:
-                    told = f"{len(found)} in {self.images} and {len(labels)} in {self.labels}"
-                    where = (found + labels)[0]
-                    error = InputError(where, "pair", told, "one image and one label of this name")
+                    counts = f"{len(found)} in {self.images} and {len(masks)} in {self.labels}"
+                    error = InputError((found + masks)[0], "pair", counts, "one image and one label of this name")
                     yield Pair(name, split=split, error=error)
 
 
@@ -171,27 +173,27 @@ def find_layout(src: Path, images: str, labels: str) -> Layout:
         InputError: it has none, or its ``dataset.json`` is malformed.
     """
     index = src / INDEX
-    told = {}
+    metadata = {}
     if index.is_file():
-        told = read_json(index, "a JSON object")
-        if not isinstance(told, dict):
-            raise InputError(index, "file", type(told).__name__, "a JSON object")
-    if "channel_names" in told:
-        return NnUNetLayout(src, told)
-    if "modality" in told and "training" in told:
-        return DecathlonLayout(src, told)
+        metadata = read_json(index, "a JSON object")
+        if not isinstance(metadata, dict):
+            raise InputError(index, "file", type(metadata).__name__, "a JSON object")
+    if "channel_names" in metadata:
+        return NnUNetLayout(src, metadata)
+    if "modality" in metadata and "training" in metadata:
+        return DecathlonLayout(src, metadata)
     return PlainLayout(src, images, labels)
 
 
-def _channels(told: Mapping[str, Any], field: str, index: Path) -> list[str]:
-    value = told[field]
+def _channels(metadata: Mapping[str, Any], field: str, index: Path) -> list[str]:
+    value = metadata[field]
     if not isinstance(value, dict) or set(value) != {str(i) for i in range(len(value))} or not value:
         raise InputError(index, field, value, 'names of the channels "0", "1" ...')
     return [str(value[str(i)]) for i in range(len(value))]
 
 
-def _label_names(told: Mapping[str, Any], index: Path) -> dict[int | str, str]:
-    labels = told.get("labels")
+def _label_names(metadata: Mapping[str, Any], index: Path) -> dict[int | str, str]:
+    labels = metadata.get("labels")
     if not isinstance(labels, dict):
         raise InputError(index, "labels", labels, "an object of names and ids")
     names: dict[int | str, str] = {}
@@ -221,10 +223,10 @@ def _pair(name: str, images: Sequence[Path], label: Path, split: str | None = No
 
 def _files(folder: Path) -> list[Path]:
     """List a folder, without the hidden files that archives made on a Mac bring along."""
+    return sorted(path for path in _existing(folder).iterdir() if not path.name.startswith("."))
+
+
+def _existing(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(folder, "folder", "no such folder", _ALLOWED)
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    return folder

@@ -8,14 +8,13 @@ in the files of the challenge.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from custom.errors import InputError
 from custom.images.arrays import read_npz_arrays
-from custom.images.decoding import as_label, check_size
+from custom.images.decoding import as_label
+from custom.images.formats import npz
 from custom.modalities import canonical_modality
 from data_prep.readers.base import Case, Reader, Source, safe_name
 
@@ -35,10 +34,7 @@ class NpzReader(Reader):
     """
 
     def __init__(self, src: str | Path) -> None:
-        self.src = Path(src)
-        if not self.src.is_dir():
-            raise InputError(src, "src", "no such folder", "a folder with {2D|3D}_{Modality}_*.npz files")
-        self.name = self.src.resolve().name
+        self.use_folder(src, "a folder with {2D|3D}_{Modality}_*.npz files")
 
     def sources(self) -> list[Source]:
         """List the ``.npz`` files in alphabetical order."""
@@ -54,14 +50,16 @@ class NpzReader(Reader):
         if parts is None:
             raise InputError(path, "file name", Path(path).name, "{2D|3D}_{Modality}_*.npz")
         modality = canonical_modality(parts[2], path)
-        dimension = int(parts[1][0])
-        arrays = _read(path)
-        image, label = arrays["imgs"], as_label(arrays["gts"], path)
-        if image.ndim not in ((2, 3) if dimension == 2 else (3,)):
-            raise InputError(path, "imgs", f"shape {image.shape}", "2D: HxW or HxWx3; 3D: DxHxW")
-        if dimension == 2:
-            image, label = image[None], label[None]  # HxW[x3] -> 1xHxW[x3]
-        check_size(image.shape[:3], path)
+        image, arrays = npz.read(path), read_npz_arrays(path, ("gts",))
+        if "gts" not in arrays:
+            raise InputError(path, "gts", "no such array", "arrays imgs and gts")
+        label = as_label(arrays["gts"], path)
+        if parts[1] == "2D":
+            label = label[None]  # HxW -> 1xHxW
+            if image.kind == "volume":  # not slices but channels, of which one may be alpha
+                image = replace(image, array=image.array[None], kind="picture", spacing=None)
+        elif image.kind == "picture":
+            raise InputError(path, "imgs", f"shape {image.array.shape[1:]}", "2D: HxW or HxWx3; 3D: DxHxW")
         return Case(
             name=source.name,
             modality=modality,
@@ -69,27 +67,7 @@ class NpzReader(Reader):
             split=None,
             image=image,
             label=label,
-            names={"*": "object"},
-            spacing=_spacing(arrays.get("spacing"), path) if dimension == 3 else None,
-            instance=modality in _INSTANCE_MODALITIES,
-            dimension=dimension,
-            image_file=path,
             label_file=path,
+            names={"*": "object"},
+            instance=modality in _INSTANCE_MODALITIES,
         )
-
-
-def _read(path: str) -> dict[str, np.ndarray]:
-    arrays = read_npz_arrays(path, ("imgs", "gts", "spacing"))
-    for key in ("imgs", "gts"):
-        if key not in arrays:
-            raise InputError(path, key, f"only {', '.join(arrays) or 'nothing'}", "arrays imgs and gts")
-    return arrays
-
-
-def _spacing(spacing: Any, path: str) -> tuple[float, float, float] | None:
-    if spacing is None:
-        return None
-    if spacing.shape != (3,) or spacing.dtype.kind not in "iuf" or not (0 < spacing).all() or np.isinf(spacing).any():
-        raise InputError(path, "spacing", spacing.tolist(), "three positive numbers (x, y, z) in mm")
-    x, y, z = (float(s) for s in spacing)
-    return z, y, x

@@ -21,7 +21,7 @@ from custom.data.datasets import SliceDataset
 from custom.data.prepared import load_dataset
 from custom.handlers import ModalityMetric
 from custom.inference.backend import Backend
-from custom.inference.models import openvino_model, torch_model
+from custom.inference.models import choose_model
 from custom.inference.openvino_backend import OpenVINOBackend
 from custom.memory import keep_freed_memory
 from custom.transforms import CropBoxesd, LoadSliced, PickMasksd, RandBoxd, RestoreMasksd, ToFramed
@@ -85,7 +85,7 @@ def measure(
 ) -> tuple[str, list[Accuracy]]:
     """Return what was measured on, and the accuracy of PyTorch and of each exported network; see ``accuracy``."""
     keep_freed_memory()
-    backends = {REFERENCE: torch_model(checkpoint, clip="none").start()}
+    backends = {REFERENCE: choose_model(checkpoint=checkpoint, backend="torch", precision="f32", clip="none").start()}
     transform = Compose(
         [
             LoadSliced(["image", "label"]),
@@ -98,8 +98,8 @@ def measure(
     cases = load_dataset(dataset_dir).validation[::every]
     slices = SliceDataset(cases, transform, max_slices=val_slices, max_masks=val_masks)
     for folder in models:
-        model = openvino_model(str(folder))
-        backends[f"OpenVINO {model.told['precision']}"] = model.start()
+        model = choose_model(model=str(folder))
+        backends[f"OpenVINO {model.facts['precision']}"] = model.start()
         if (folder / "encoder.onnx").is_file():
             backends["ONNX f32"] = OnnxBackend(folder, "f32")
     metrics = {name: ModalityMetric(metric_fn="dsc") for name in backends}

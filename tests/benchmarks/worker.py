@@ -10,14 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-LITE_MEDSAM = "LiteMedSAM"
+LITE_MEDSAM, TORCH, AUTO = "LiteMedSAM", "PyTorch f32", "default"
 
 
 class Worker:
     """Another process with one system, started and warm.
 
     Args:
-        system: ``LITE_MEDSAM``, or an exported folder, which is run by the project's own torch-free pipeline.
+        system: ``LITE_MEDSAM``, ``TORCH`` (the shipped weights in PyTorch), ``AUTO`` (what ``Predictor()`` chooses), or
+            an exported folder, which is run by the project's own torch-free pipeline.
         environment: of the process.
     """
 
@@ -56,13 +57,16 @@ def _start(system: str) -> Callable[[Path, Path], object]:
         from tests.benchmarks.lite_medsam import LiteMedSAM
 
         return LiteMedSAM().run
+    from custom import Predictor
+    from custom.inference.batch import Options, segment_case
     from custom.inference.cases import list_cases
-    from custom.inference.folder import Options, segment_case
-    from custom.inference.models import openvino_model
 
-    model, options = openvino_model(system), Options()
-    model.start()
-    return lambda path, out: segment_case(list_cases(path)[0][0], model, options, out)
+    if system == TORCH:
+        predictor = Predictor(backend="torch", precision="f32", embeddings=0)
+    else:
+        predictor = Predictor(embeddings=0) if system == AUTO else Predictor(model=system, embeddings=0)
+    predictor.network.start()
+    return lambda path, out: segment_case(list_cases(path)[0][0], predictor, Options(), out)
 
 
 def main() -> None:
@@ -74,7 +78,7 @@ def main() -> None:
         start = time.perf_counter()
         run(path, out)
         print(time.perf_counter() - start, file=answers, flush=True)
-    if sys.argv[1] != LITE_MEDSAM and {"torch", "monai"} & set(sys.modules):
+    if sys.argv[1] not in (LITE_MEDSAM, TORCH) and {"torch", "monai"} & set(sys.modules):
         sys.exit("PyTorch or MONAI came into the process")
     print(peak_memory(), file=answers, flush=True)
 

@@ -141,6 +141,7 @@ def test_bad_options_end_in_one_line(options, expected, small_set, tmp_path):
 
 
 def test_results_can_be_written_from_the_bundle_s_folder(tmp_path):
-    code = f"import sys; sys.path.insert(0, {str(BUNDLE)!r}); import custom.inference.results"
+    imports = "import custom.inference.result_files; from custom import Predictor"
+    code = f"import sys; sys.path.insert(0, {str(BUNDLE)!r}); {imports}"
     done = in_other_folder(code, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -50,8 +50,8 @@ class FakeBackend:
         return Decoded(masks, iou, told if self.uses_modality else None)
 
 
-def fake_model(backend):
-    return Model(told={"backend": "fake", "checkpoint": "fake.pt"}, make=lambda: backend)
+def fake_model(backend, **facts):
+    return Model(facts={"backend": "fake", "checkpoint": "fake.pt", **facts}, make=lambda: backend)
 
 
 @pytest.fixture

@@ -1,7 +1,14 @@
 import pytest
 
 from custom.errors import InputError
-from custom.modalities import MODALITIES, UNKNOWN_MODALITY, canonical_modality, modality_index, modality_texts
+from custom.modalities import (
+    DICOM_MODALITIES,
+    MODALITIES,
+    UNKNOWN_MODALITY,
+    canonical_modality,
+    modality_index,
+    modality_texts,
+)
 
 
 def test_published_order():
@@ -27,17 +34,49 @@ def test_any_case(name):
         ("Microscope", "Microscopy"),
         ("dermatology", "Dermoscopy"),
         ("Fundus Photography", "Fundus"),
+        ("fundus image", "Fundus"),
+        ("MRT", "MR"),
+        ("magnetic resonance imaging", "MR"),
+        ("C T scan", "CT"),
+        ("Computed Tomography", "CT"),
+        ("positron emission tomography", "PET"),
+        ("PET scan", "PET"),
+        ("optical coherence tomography", "OCT"),
+        ("x ray", "X-Ray"),
+        ("radiograph", "X-Ray"),
+        ("mammogram", "Mammography"),
+        ("sonography", "US"),
+        ("dermatoscopy", "Dermoscopy"),
+        ("skin", "Dermoscopy"),
+        ("histology", "Microscopy"),
+        ("pathology", "Microscopy"),
+        ("colonoscopy", "Endoscopy"),
+        ("gastroscopy", "Endoscopy"),
     ],
 )
 def test_other_spellings(name, expected):
     assert canonical_modality(name) == expected
 
 
-@pytest.mark.parametrize("name", ["", "SPECT", "C T scan", "unknown", 3])
+@pytest.mark.parametrize(("code", "expected"), DICOM_MODALITIES.items())
+def test_dicom_codes(code, expected):
+    assert canonical_modality(code) == canonical_modality(code.lower()) == expected
+
+
+@pytest.mark.parametrize("name", ["", "scan", "SPECT", "unknown", "NM", "OT", "SC", "XC", "PET/CT", "retina", 3])
 def test_unknown(name):
     with pytest.raises(InputError) as error:
         modality_index(name, "a.npz")
     assert str(error.value) == f"a.npz: modality: found {name!r}; allowed: {', '.join(MODALITIES)}"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("Ultrasuond", "US"), ("Fundos", "Fundus"), ("Microscpy", "Microscopy"), ("mamography", "Mammography")],
+)
+def test_mistyped(name, nearest):
+    with pytest.raises(InputError, match=f"found '{name}'; allowed: CT, MR, .*, Microscopy \\(nearest: {nearest}\\)$"):
+        canonical_modality(name)
 
 
 def test_texts():

@@ -56,7 +56,9 @@ def test_plain_undoes_what_is_there():
     [
         ({"steps": 0}, "steps: found 0; allowed: a whole number from 1"),
         ({"warm_up": "x"}, "warm_up: found 'x'"),
-        ({"batchsize": 4}, "--batchsize: found no such key"),
+        ({"batchsize": 4}, "--batchsize: found a key that cannot be set here; allowed: batch_size"),
+        ({"stpes": 4}, "--stpes: found a key that cannot be set here; allowed: steps"),
+        ({}, "dataset.json: found no such file"),
     ],
 )
 def test_bad_arguments(options, message, tmp_path):

@@ -36,9 +36,9 @@ def test_malformed(call, source, tmp_path, verb, good, add, kind, pattern):
     assert "Traceback" not in out + err and err == "" and code == int(kind == SKIPPED)
     prepared = load_dataset(tmp_path / "out")
     assert len(prepared.training + prepared.validation) == (2 if kind == REPAIRED else 1)
-    told = json.loads((tmp_path / "out" / "report.json").read_bytes())
-    lines = [f"skipped: {entry['problem']}" for entry in told["skipped"]]
-    lines += [f"left out: {entry['problem']}" for entry in told["left_out"]]
+    reported = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    lines = [f"skipped: {entry['problem']}" for entry in reported["skipped"]]
+    lines += [f"left out: {entry['problem']}" for entry in reported["left_out"]]
     assert {text for text in out.splitlines() if text.startswith(("skipped: ", "left out: "))} == set(lines)
     if kind in (SKIPPED, LEFT_OUT):
         assert lines and all(text.startswith(f"{kind}: ") and len(text) < 6000 for text in lines)
@@ -57,8 +57,8 @@ def test_the_good_case_is_prepared_once(call, source, tmp_path, verb):
     options = TABLES[verb][0](source)
 
     def reused():
-        told = [part for key, value in options.items() for part in (f"--{key}", value)]
-        out = call(verb, "--src", source, "--out", tmp_path / "out", "--workers", 1, *told)[1]
+        reported = [part for key, value in options.items() for part in (f"--{key}", value)]
+        out = call(verb, "--src", source, "--out", tmp_path / "out", "--workers", 1, *reported)[1]
         return "1 cases (1 of them by an earlier run)" in out
 
     assert [reused(), reused()] == [False, True]

@@ -210,6 +210,17 @@ def test_window_on_the_command_line(monkeypatch, call, value, expected):
     assert (window.level, window.width) == expected
 
 
+def test_a_sheet_needs_the_name_of_a_picture(call, tmp_path):
+    code, out, err = call("show", tmp_path)
+    assert (code, out) == (1, "") and err.startswith("error: arguments: --out: found nothing; allowed: the PNG file to")
+
+
+def test_a_mistyped_option_is_compared_with_those_of_all_verbs(call):
+    assert "allowed: --modality (nearest)" in call("nifti", "--modalty", "MR")[2]
+    assert "allowed: --val_fraction (nearest)" in call("nifti", "--val-fractoin", "0.5")[2]
+    assert "(nearest: nifti)" in call("nfti")[2]
+
+
 def test_help_starts_nothing(call):
     code, out, err = call("demo", "--help")
     assert code == 0 and "phantom" in out + err

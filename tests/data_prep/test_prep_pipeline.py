@@ -8,6 +8,7 @@ from custom.data.prepared import load_dataset, open_array
 from custom.errors import InputError
 from custom.files import write_whole
 from custom.images.geometry import Geometry
+from custom.images.image import Image
 from data_prep import pipeline
 from data_prep.readers.base import Case, Reader, Source, safe_name
 from data_prep.readers.demo import DemoReader
@@ -83,8 +84,8 @@ class Made(Reader):
 
     name = "made"
 
-    def __init__(self, **fields):
-        self.fields = fields
+    def __init__(self, *, kind="volume", spacing=None, instance=False):
+        self.kind, self.spacing, self.instance = kind, spacing, instance
 
     def sources(self):
         return [Source("one")]
@@ -92,32 +93,33 @@ class Made(Reader):
     def load(self, source):
         label = np.zeros((2, 8, 16), np.uint8)
         label[:, :5, :5], label[0, 6:, 6:], label[1, :3, 14:] = 1, 1, 2
-        case = {
-            "name": source.name,
-            "modality": "MR",
-            "dataset": "Set",
-            "split": "train",
-            "image": label,
-            "label": label,
-        }
-        case |= {"names": {"*": "object"}, "spacing": None, "instance": False, "dimension": 3}
-        return Case(**(case | {"image_file": "i", "label_file": "l"} | self.fields))
+        return Case(
+            name=source.name,
+            modality="MR",
+            dataset="Set",
+            split="train",
+            image=Image(path="i", format="array", array=label, kind=self.kind, spacing=self.spacing),
+            label=label,
+            label_file="l",
+            names={"*": "object"},
+            instance=self.instance,
+        )
 
 
 @pytest.mark.parametrize(
-    ("components", "dimension", "instance", "masks"),
+    ("components", "kind", "instance", "masks"),
     [
-        ("auto", 2, False, 3),
-        ("auto", 3, False, 2),
-        (True, 2, False, 3),
-        (True, 3, False, 3),
-        (False, 2, False, 2),
-        (True, 2, True, 2),
-        (True, 3, True, 2),
+        ("auto", "picture", False, 3),
+        ("auto", "volume", False, 2),
+        (True, "picture", False, 3),
+        (True, "volume", False, 3),
+        (False, "picture", False, 2),
+        (True, "picture", True, 2),
+        (True, "volume", True, 2),
     ],
 )
-def test_components(tmp_path, components, dimension, instance, masks):
-    reader = Made(dimension=dimension, instance=instance)
+def test_components(tmp_path, components, kind, instance, masks):
+    reader = Made(kind=kind, instance=instance)
     options = Options(components=components, min_size=1)
     report = pipeline.prepare(reader, tmp_path / "out", options=options, progress=False)
     assert len(report.training[0]["labels"]) == masks
@@ -195,10 +197,10 @@ def test_bad_cases_do_not_stop_the_others(manifest, tmp_path, square, workers):
         strict=True,
     ):
         assert part in line and "\n" not in line
-    told = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert [entry["problem"] for entry in told["skipped"]] == report.skipped
-    assert [(entry["case"], entry["problem"]) for entry in told["left_out"]] == [("US_Set_small", *report.left_out)]
-    assert (told["training"], told["validation"], told["leakage"]) == (2, 0, [])
+    reported = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [entry["problem"] for entry in reported["skipped"]] == report.skipped
+    assert [(entry["case"], entry["problem"]) for entry in reported["left_out"]] == [("US_Set_small", *report.left_out)]
+    assert (reported["training"], reported["validation"], reported["leakage"]) == (2, 0, [])
 
 
 def test_a_reader_that_trips_over_one_case(tmp_path):

@@ -363,9 +363,9 @@ def test_sigterm_to_every_process_of_the_job(manifest, square, tmp_path):
             time.sleep(0.002)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
-        told = process.stderr.read()
-    assert process.returncode == 128 + signal.SIGTERM, told
-    assert told.strip() == "stopped; the same command carries on from here"
+        reported = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM, reported
+    assert reported.strip() == "stopped; the same command carries on from here"
     assert not [path for path in out.rglob(".*")] and not (out / "dataset.json").exists()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert contents(out) == contents(tmp_path / "once")

@@ -83,8 +83,9 @@ def _prepare(inputs: Path, out: Path) -> None:
 
 def _segment(inputs: Path, out: Path) -> None:
     from custom import segment
+    from custom.inference import predictor
 
-    segment.torch_model = lambda *_, **__: stand_in_model()
+    predictor.choose_model = lambda **_: stand_in_model()
     _arguments(segment, inputs / "list.json", "--out", out)
 
 

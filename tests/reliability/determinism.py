@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from custom.inference.backend import Backend, Decoded
+from custom.inference.batch import Options, segment_cases
 from custom.inference.cases import list_cases
-from custom.inference.folder import Options, segment_cases
-from custom.inference.models import Model, torch_model
+from custom.inference.models import Model, choose_model
+from custom.inference.predictor import Predictor
 from custom.inference.segmenter import BoxSegmenter, Segmentation
 from tests.reliability.commands import COMMANDS, run_evaluation, run_training
 from tests.reliability.faults import Processes
@@ -89,6 +90,7 @@ def order_matters(segment: Callable[[np.ndarray], Segmentation], boxes: np.ndarr
 
 def folders_that_differ(model: Model, listed: Path, folder: Path, options: Options) -> list[str]:
     """Segment the images of a list twice, backwards, and in two shares; return a line for each other file."""
+    predictor = Predictor(network=model, embeddings=0)
     entries = json.loads(listed.read_text())
     backwards = listed.with_name("backwards.json")
     backwards.write_text(json.dumps(entries[::-1]))
@@ -100,7 +102,7 @@ def folders_that_differ(model: Model, listed: Path, folder: Path, options: Optio
     }
     for name, shares in runs.items():
         for source, rank, world in shares:
-            segment_cases(list_cases(source)[0], model, options, folder / name, rank=rank, world=world)
+            segment_cases(list_cases(source)[0], predictor, options, folder / name, rank=rank, world=world)
     contents = {name: COMMANDS["segment"].contents(folder / name) for name in runs}
     wanted = contents.pop("once")
     return [
@@ -119,7 +121,7 @@ def runs_that_differ(name: str, runs: dict[str, Callable[[Path, Path], None]], f
         out = folder / title
         ended = processes.run(replace(command, run=run), folder / "in", out)
         if ended.code:
-            return [f"{title} ended with code {ended.code}: {ended.told[-300:]}"]
+            return [f"{title} ended with code {ended.code}: {ended.reported[-300:]}"]
         found[title] = command.contents(out)
     wanted, *others = found.values()
     titles = list(found)[1:]
@@ -143,7 +145,7 @@ def run_part(out: Path, *, scale: float) -> PartReport:
     """Run every comparison with the real network, LiteMedSAM's weights; scale multiplies the number of boxes."""
     shutil.rmtree(out, ignore_errors=True)  # of an earlier run
     start, rows, failures = time.perf_counter(), [], []
-    model, count = torch_model("lite_medsam", clip="none"), max(3, round(12 * scale))
+    model, count = choose_model(checkpoint="lite_medsam", backend="torch", clip="none"), max(3, round(12 * scale))
     picture, volume = scene((200, 300)), scene((6, 60, 90))
 
     def note(check: str, wrong: Sequence[str], tolerance: str = "none", found: str = "equal") -> None:

@@ -64,7 +64,7 @@ class Ended:
     """
 
     code: int
-    told: str
+    reported: str
     changes: int
     openings: int
     readings: int
@@ -79,11 +79,11 @@ class Processes:
 
     def run(self, command: Command, inputs: Path, out: Path, fault: Fault | None = None) -> Ended:
         """Run a command to its end."""
-        told, said = self._context.Pipe(duplex=False)  # not a file, which a full disk would cut off too
+        reported, said = self._context.Pipe(duplex=False)  # not a file, which a full disk would cut off too
         process = self._context.Process(target=_child, args=(command, inputs, out, fault, said))
         process.start()
         said.close()
-        with told, open(told.fileno(), "rb", closefd=False) as stream:
+        with reported, open(reported.fileno(), "rb", closefd=False) as stream:
             text = stream.read().decode(errors="replace")
         process.join()
         text, mark, counts = text.partition(_COUNTS)
@@ -171,7 +171,7 @@ class Trials:
         out = folder / "undisturbed"
         self.undisturbed = processes.run(command, self.inputs, out)
         if self.undisturbed.code:
-            raise RuntimeError(f"{command.name} without a fault: {self.undisturbed.told}")
+            raise RuntimeError(f"{command.name} without a fault: {self.undisturbed.reported}")
         self.wanted = command.contents(out)
         self.largest = max(path.stat().st_size for path in out.rglob("*") if path.is_file())
         self._number = 0
@@ -198,7 +198,7 @@ class Trials:
         self._restore()
         again = self.processes.run(self.command, self.inputs, out)
         if again.code:
-            found.append(f"the same command then ends with code {again.code}: {_last(again.told)}")
+            found.append(f"the same command then ends with code {again.code}: {_last(again.reported)}")
         found += [f"then {line}" for line in _differences(self.command.contents(out), self.wanted)]
         found += [f"then {line}" for line in _left_over(out)]
         shutil.rmtree(out, ignore_errors=True)
@@ -213,11 +213,11 @@ class Trials:
             VANISH: (0, 1),  # what was read before is not missed
         }.get(fault.kind, (1,))
         if ended.code not in codes:
-            yield f"code {ended.code}, not {codes[0]}: {_last(ended.told)}"
-        if "Traceback" in ended.told:
-            yield f"a traceback: {_last(ended.told)}"
-        if ended.code == 1 and not any(line.startswith(_REFUSALS) for line in ended.told.splitlines()):
-            yield f"not told in one line: {_last(ended.told)}"
+            yield f"code {ended.code}, not {codes[0]}: {_last(ended.reported)}"
+        if "Traceback" in ended.reported:
+            yield f"a traceback: {_last(ended.reported)}"
+        if ended.code == 1 and not any(line.startswith(_REFUSALS) for line in ended.reported.splitlines()):
+            yield f"not reported in one line: {_last(ended.reported)}"
         if fault.kind != KILL:
             yield from _left_over(out)
             whole = self.command.contents(out)
@@ -246,8 +246,8 @@ def _left_over(out: Path) -> Iterable[str]:
         yield f"{path.name} is left"
 
 
-def _last(told: str) -> str:
-    lines = told.strip().splitlines()
+def _last(reported: str) -> str:
+    lines = reported.strip().splitlines()
     return lines[-1][:300] if lines else "nothing said"
 
 

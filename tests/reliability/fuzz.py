@@ -235,7 +235,7 @@ def _work(target: Target, folder: Path, numbers: range, seed: int, state: Any, f
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     sys.stderr = open(os.devnull, "w")  # libraries log; the log itself is for crashes
-    told: set[str] = set()
+    reported: set[str] = set()
     base = _peak()
     for number in numbers:
         path.write_bytes(damaged(target, seeds, seed, number))
@@ -250,8 +250,8 @@ def _work(target: Target, folder: Path, numbers: range, seed: int, state: Any, f
         state[2] += not accepted
         state[3] += accepted
         state[4], state[5] = max(state[4], seconds), max(state[5], grown)
-        if problem is not None and problem not in told:
-            told.add(problem)
+        if problem is not None and problem not in reported:
+            reported.add(problem)
             failures.send(f"seed {seed}, execution {number}: {problem}")
 
 
@@ -279,7 +279,7 @@ def _wrong_refusal(error: BaseException) -> str | None:
 
 
 def _kind(error: BaseException) -> str:
-    """Name an error by its type and the last line of this project that it passed, so that equal ones are told once."""
+    """Name an error by its type and the last line of this project that it passed: equal ones are reported once."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(_ROOT)]
     frames = [frame for frame in frames if "site-packages" not in frame.filename]
     place = f"{os.path.relpath(frames[-1].filename, _ROOT)}:{frames[-1].lineno}" if frames else "nowhere"

@@ -12,6 +12,7 @@ from typing import Any
 import imagecodecs
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk
 import tifffile
 from PIL import Image
 from pydicom import dcmread
@@ -28,10 +29,11 @@ from pydicom.uid import (
 
 from custom.errors import InputError
 from custom.images.dicom import list_series, read_series
-from custom.images.dicom_labels import label_references, read_rtstruct, read_seg, write_seg
-from custom.images.nifti import read_nifti_label
-from custom.images.pictures import picture_spacing, read_picture_label
-from custom.inference.sources import read_input
+from custom.images.dicom_labels import label_references
+from custom.images.dicom_rtstruct import read_rtstruct
+from custom.images.dicom_seg import read_seg
+from custom.images.dicom_seg_writing import write_seg
+from custom.images.reading import read_image, read_labels
 from tests.custom.conftest import axial_series
 from tests.reliability.fuzz import Target
 from tests.reliability.mutation import mutate_bytes, mutate_gzip, mutate_png, sometimes
@@ -86,6 +88,16 @@ def _bmps(folder: Path) -> list[bytes]:
     return [_encoded(GREY, "BMP"), _encoded(COLOUR, "BMP"), _encoded(GREY > 99, "BMP")]
 
 
+def _webps(folder: Path) -> list[bytes]:
+    exif = Image.Exif()
+    exif[274] = 8
+    return [
+        _encoded(COLOUR, "WEBP"),
+        _encoded(GREY, "WEBP", lossless=True, exif=exif),
+        _encoded(np.dstack([COLOUR, GREY]), "WEBP"),
+    ]
+
+
 def _tiff(array: np.ndarray, **options: Any) -> bytes:
     file = io.BytesIO()
     tifffile.imwrite(file, array, **options)
@@ -106,7 +118,7 @@ def _tiffs(folder: Path) -> list[bytes]:
     ]
 
 
-# --- NIfTI ---
+# --- volumes ---
 
 
 def _niftis(folder: Path) -> list[bytes]:
@@ -118,8 +130,29 @@ def _niftis(folder: Path) -> list[bytes]:
     return [volume.to_bytes() for volume in (*volumes, scaled)]
 
 
-def _nifti_label(path: Path) -> np.ndarray:
-    return read_nifti_label(path, None)
+def _pairs(folder: Path) -> list[bytes]:
+    """Return headers of the volume that is left beside them."""
+    headers = []
+    for kind in (nib.Spm2AnalyzeImage, nib.Nifti2Pair, nib.Nifti1Pair):
+        nib.save(kind(VOLUME.T, np.diag((-1.0, 1, 1, 1))), folder / "a.img")
+        headers.append((folder / "a.hdr").read_bytes())
+        (folder / "a.mat").unlink(missing_ok=True)
+    return headers
+
+
+def _mgzs(folder: Path) -> list[bytes]:
+    arrays = (VOLUME.T, VOLUME_LABEL.T, VOLUME.T.astype(np.float32), np.stack([VOLUME.T] * 2, -1))
+    return [gzip.compress(nib.MGHImage(array, AFFINE).to_bytes(), 1) for array in arrays]
+
+
+def _itks(ending: str, folder: Path) -> list[bytes]:
+    images = [sitk.GetImageFromArray(array) for array in (VOLUME, VOLUME_LABEL, GREY, VOLUME.astype(np.float32))]
+    images.append(sitk.GetImageFromArray(COLOUR, isVector=True))
+    written = []
+    for image, packed in ((image, packed) for image in images for packed in (False, True)):
+        sitk.WriteImage(image, str(folder / f"b{ending}"), packed)
+        written.append((folder / f"b{ending}").read_bytes())
+    return written
 
 
 # --- DICOM ---
@@ -132,7 +165,7 @@ def _series(folder: Path) -> list[bytes]:
 
 def _read_folder(path: Path) -> None:
     list_series(path.parent)
-    read_input(path.parent)
+    read_image(path.parent)
 
 
 def _compressed(dataset: Dataset, syntax: str, frame: bytes) -> Dataset:
@@ -222,18 +255,22 @@ def _gzipped(seeds: Callable[[Path], Sequence[bytes]], folder: Path) -> list[byt
     return [gzip.compress(seed, 1) for seed in seeds(folder)]
 
 
-_PICTURE = _all(read_input, read_picture_label, picture_spacing)
-_NIFTI = _all(read_input, _nifti_label)
+_IMAGE = _all(read_image, read_labels)
 _DICOM = partial(mutate_bytes, first=132)  # behind the preamble and its mark
 
 IMAGE_TARGETS: dict[str, Target] = {
-    "png": Target("a.png", _pngs, _PICTURE, sometimes(mutate_png)),
-    "jpeg": Target("a.jpg", _jpegs, _PICTURE),
-    "bmp": Target("a.bmp", _bmps, _PICTURE),
-    "tiff": Target("a.tif", _tiffs, _PICTURE),
-    "nifti": Target("a.nii", _niftis, _NIFTI),
-    "nifti_gz": Target("a.nii.gz", partial(_gzipped, _niftis), _NIFTI, sometimes(mutate_gzip)),
-    "dicom": Target("a.dcm", _dicoms, read_input, _DICOM),
+    "png": Target("a.png", _pngs, _IMAGE, sometimes(mutate_png)),
+    "jpeg": Target("a.jpg", _jpegs, _IMAGE),
+    "bmp": Target("a.bmp", _bmps, _IMAGE),
+    "webp": Target("a.webp", _webps, _IMAGE),
+    "tiff": Target("a.tif", _tiffs, _IMAGE),
+    "nifti": Target("a.nii", _niftis, _IMAGE),
+    "nifti_gz": Target("a.nii.gz", partial(_gzipped, _niftis), _IMAGE, sometimes(mutate_gzip)),
+    "nifti_pair": Target("a.hdr", _pairs, _IMAGE),
+    "mgz": Target("a.mgz", _mgzs, _IMAGE, sometimes(mutate_gzip)),
+    "nrrd": Target("a.nrrd", partial(_itks, ".nrrd"), _IMAGE),
+    "metaimage": Target("a.mha", partial(_itks, ".mha"), _IMAGE),
+    "dicom": Target("a.dcm", _dicoms, read_image, _DICOM),
     "dicom_series": Target("007.dcm", _series, _read_folder, _DICOM),
     "dicom_seg": Target("b.seg", _segs, partial(_read_label, read_seg), _DICOM),
     "rtstruct": Target("b.dcm", _rtstructs, partial(_read_label, read_rtstruct), _DICOM),

@@ -18,7 +18,7 @@ import numpy as np
 from custom.errors import InputError
 from custom.images.intensity import WINDOWS, to_uint8
 from custom.inference.backend import Backend
-from custom.inference.models import torch_model
+from custom.inference.models import choose_model
 from custom.inference.segmenter import BoxSegmenter
 from data_prep.pipeline import prepare
 from data_prep.readers import READERS
@@ -204,7 +204,7 @@ def run_part(out: Path, *, scale: float) -> PartReport:
     shutil.rmtree(out, ignore_errors=True)  # of an earlier run
     start = time.perf_counter()
     rows, failures = agreement(out, every=max(1, round(1 / scale)))
-    network = torch_model("lite_medsam", clip="none").start()
+    network = choose_model(checkpoint="lite_medsam", backend="torch", clip="none").start()
 
     def note(what: str, problems: list[str], **more: object) -> None:
         rows.append({"image": what, **more, "found": problems[0] if problems else "as it should be"})
@@ -219,7 +219,7 @@ def run_part(out: Path, *, scale: float) -> PartReport:
         most, costs = scale * np.prod(shapes[-1]), {}
         for shape in (shape for shape in shapes if shape == shapes[0] or np.prod(shape) <= most):
             costs[shape] = cost_of(StandIn(), shape)
-            told = {"seconds": costs[shape].seconds, "MB": costs[shape].megabytes}
-            note(f"{shape}, stand-in", [], **told)
+            reported = {"seconds": costs[shape].seconds, "MB": costs[shape].megabytes}
+            note(f"{shape}, stand-in", [], **reported)
         failures += out_of_proportion(costs, above=2**20 if len(shapes[0]) == 2 else 2**15)
     return PartReport("numerics", rows, failures, time.perf_counter() - start)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from custom.data.prepared import load_dataset
 from custom.images.dicom import read_series
-from custom.inference.sources import read_input
+from custom.images.reading import read_image
 from custom.json_files import read_json
 from custom.networks.checkpoint import read_state_dict
 from data_prep.readers.coco import CocoReader
@@ -58,7 +58,7 @@ def _same(rng: Random, data: bytes) -> bytes:
     return data
 
 
-def _hostile(file: str, write: Callable[[Path], object], read: Callable[[Path], object] = read_input) -> Target:
+def _hostile(file: str, write: Callable[[Path], object], read: Callable[[Path], object] = read_image) -> Target:
     return Target(file, partial(_written, file, write), read, _same, limits={})
 
 
@@ -142,9 +142,9 @@ def _first_case(make: Callable[[Path], Any], path: Path) -> None:
 
 def _decathlon(path: Path) -> None:
     pair = {"image": "../secret.nii.gz", "label": "../secret.nii.gz"}
-    told = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [pair]}
+    reported = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [pair]}
     nifti(path.parents[1] / "secret.nii.gz")
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(reported))
 
 
 def _prepared(path: Path) -> None:
@@ -174,7 +174,7 @@ HOSTILE: dict[str, Target] = {
     "NIfTI of 1,000^3 in a few bytes of gzip": _hostile("a.nii.gz", partial(nifti, shape=(1000,) * 3)),
     "npz of 1,000,000 x 1,000,000": _hostile("2D_US_a.npz", partial(npz, shape=(10**6, 10**6))),
     "npz of 10^15 values without bytes": _hostile("2D_US_a.npz", partial(npz, shape=(10**15,), descr="|S0")),
-    "npz of pickled objects": _hostile("2D_US_a.npz", _objects, partial(_read_weights, read_input)),
+    "npz of pickled objects": _hostile("2D_US_a.npz", _objects, partial(_read_weights, read_image)),
     "DICOM of 65,535 x 65,535": _hostile("a.dcm", partial(_dicom, Rows=65_535, Columns=65_535), read_series),
     "DICOM of 2^31 - 1 frames": _hostile("a.dcm", partial(_dicom, NumberOfFrames=2**31 - 1), read_series),
     "JSON nested a million deep": _hostile("a.json", _deep, partial(read_json, allowed="")),

@@ -18,11 +18,11 @@ from custom.data.clip_features import FEATURES_ARRAY, FEATURES_INDEX, FEATURES_K
 from custom.data.mask_table import MaskTable
 from custom.data.prepared import INDEX_NAME, load_dataset, open_array
 from custom.errors import InputError
-from custom.export.folder import DESCRIPTION, read_description
+from custom.export.folder import DESCRIPTION, VERSION, read_description
 from custom.images.boxes import check_boxes
-from custom.inference import folder as inference
+from custom.images.reading import read_image
+from custom.inference import batch
 from custom.inference.cases import list_cases
-from custom.inference.sources import read_input
 from custom.json_files import parse_json
 from custom.label_app.roi import parse_prompt
 from data_prep.readers.base import Reader
@@ -34,7 +34,6 @@ from data_prep.writer import Options, prepare_case
 from tests.reliability.fuzz import Target
 from tests.reliability.image_targets import AFFINE, COLOUR, GREY, VOLUME, VOLUME_LABEL
 from tests.reliability.mutation import mutate_json, mutate_lines, mutate_zip, sometimes
-from tests.reliability.stand_in import stand_in_model
 
 LABEL = np.zeros((12, 16), np.uint8)
 LABEL[2:8, 3:9] = 1
@@ -69,7 +68,7 @@ def _npzs(folder: Path, *, label: str = "boxes", volume: bool = False) -> list[b
 
 
 def _boxed(path: Path) -> None:
-    image = read_input(path)
+    image = read_image(path)
     image.checked_boxes(image.boxes)
 
 
@@ -97,8 +96,8 @@ def _manifests(folder: Path) -> list[bytes]:
     Image.fromarray(LABEL).save(folder / "US" / "b.png")
     nib.save(nib.Nifti1Image(VOLUME.T, AFFINE), folder / "US" / "a.nii")
     nib.save(nib.Nifti1Image(VOLUME_LABEL.T, AFFINE), folder / "US" / "b.nii")
-    told = {"modality": "US", "dataset": "Set", "split": "train", "labels": {"1": "tumor"}, "patient": "p"}
-    lines = [{"image": f"a.{e}", "label": f"b.{e}", "case": e} | told for e in ("png", "nii")]
+    reported = {"modality": "US", "dataset": "Set", "split": "train", "labels": {"1": "tumor"}, "patient": "p"}
+    lines = [{"image": f"a.{e}", "label": f"b.{e}", "case": e} | reported for e in ("png", "nii")]
     return [b"\n".join(map(_json, lines)), _json(lines[0] | {"labels": {"*": "cell"}, "label_type": "instance"})]
 
 
@@ -121,7 +120,7 @@ def _lists(folder: Path) -> list[bytes]:
 
 def _read_list(path: Path) -> None:
     for case in list_cases(path)[0]:
-        inference._load(case, stand_in_model(), inference.Options())
+        batch._load(case, batch.Options())
 
 
 def _boxes(folder: Path) -> list[bytes]:
@@ -218,14 +217,15 @@ def _npys(folder: Path) -> list[bytes]:
 def _descriptions(folder: Path) -> list[bytes]:
     graph = {"inputs": {"image": [1, 3, 256, 256]}, "outputs": {"y": [-1, 4]}}
     components = dict.fromkeys(("clip_text", "modality_embedding", "clip_image", "content_cnn"), True)
-    told = {"checkpoint": "a.pt", "digest": "0", "precision": "f32", "components": components, "modalities": ["CT"]}
-    told |= {
+    reported = {"checkpoint": "a.pt", "digest": "0", "precision": "f32", "components": components, "modalities": ["CT"]}
+    reported |= {
         "crop_size": 64,
         "clip_width": 512,
         "graphs": {"encoder": graph, "decoder": graph},
+        "left_out": ["clip_image"],
         "made_with": {"torch": "2"},
     }
-    return [_json({"format": "mcp-medsam-openvino", "version": 1} | told)]
+    return [_json({"format": "mcp-medsam-openvino", "version": VERSION} | reported)]
 
 
 def _describe(path: Path) -> None:

@@ -18,11 +18,13 @@ from PIL import Image
 from scipy.stats import theilslopes
 
 from custom.errors import InputError
+from custom.inference.batch import Options, segment_case
+from custom.inference.box_input import BoxInput
 from custom.inference.cases import Case
-from custom.inference.folder import Options, segment_case
-from custom.inference.models import Model, torch_model
+from custom.inference.models import Model, choose_model
+from custom.inference.predictor import Predictor
 from custom.label_app.conf import Conf
-from custom.label_app.predictor import Predictor
+from custom.label_app.service import SegmentationService
 from tests.reliability.inputs import middle_box, scene, write_volume
 from tests.reliability.report import PartReport
 from tests.reliability.stand_in import stand_in_model
@@ -129,8 +131,8 @@ def _held() -> int:
     Not the pages of files, as of libraries: the system drops and reads them as it likes. Files that stay mapped are
     counted by ``_handles``.
     """
-    told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return sum(int(told[key].split()[0]) for key in ("RssAnon", "RssShmem", "VmSwap"))
+    reported = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return sum(int(reported[key].split()[0]) for key in ("RssAnon", "RssShmem", "VmSwap"))
 
 
 def _handles() -> tuple[int, int]:
@@ -139,21 +141,23 @@ def _handles() -> tuple[int, int]:
     return len(os.listdir("/proc/self/fd")) + mapped, threading.active_count()
 
 
-def as_command_line(model: Model, out: Path, path: Path, boxes: list, _: int) -> object:
+def as_command_line(predictor: Predictor, out: Path, path: Path, boxes: list, _: int) -> object:
     """Answer as ``custom.segment`` does: from file to files."""
-    return segment_case(Case(name="a", path=str(path), boxes=boxes, modality="US"), model, Options(), out)
+    case = Case(name="a", path=str(path), boxes=BoxInput.parse(boxes), modality="US")
+    return segment_case(case, predictor, Options(), out)
 
 
-def as_server(predictor: Predictor, path: Path, boxes: list, dimension: int) -> object:
+def as_server(service: SegmentationService, path: Path, boxes: list, dimension: int) -> object:
     """Answer as the app for MONAI Label does: with what it keeps between requests."""
-    return predictor.predict(path, {"boxes": boxes, "modality": "US"}, dimension=dimension)
+    return service.segment(path, {"boxes": boxes, "modality": "US"}, dimension=dimension)
 
 
 def ways(model: Model, out: Path, *, embeddings: int = 8) -> dict[str, Answer]:
     """Return the ways a request is answered; the server's caches are small, so that they fill in the warm-up."""
     weights = SimpleNamespace(current=lambda: model)
-    predictor = Predictor(weights, Conf(embeddings=embeddings, image_mb=1))
-    return {"command line": partial(as_command_line, model, out), "server": partial(as_server, predictor)}
+    service = SegmentationService(weights, Conf(embeddings=embeddings, image_mb=1))
+    predictor = Predictor(network=model, embeddings=0)
+    return {"command line": partial(as_command_line, predictor, out), "server": partial(as_server, service)}
 
 
 def run_part(out: Path, *, scale: float) -> PartReport:
@@ -163,7 +167,8 @@ def run_part(out: Path, *, scale: float) -> PartReport:
     """
     shutil.rmtree(out, ignore_errors=True)  # of an earlier run
     start, rows, failures = time.perf_counter(), [], []
-    networks = {"stand-in": (stand_in_model(), 5000), "LiteMedSAM": (torch_model("lite_medsam", clip="none"), 100)}
+    lite = choose_model(checkpoint="lite_medsam", backend="torch", clip="none")
+    networks = {"stand-in": (stand_in_model(), 5000), "LiteMedSAM": (lite, 100)}
     for network, (model, requests) in networks.items():
         for way, answer in ways(model, out / "results").items():
             count, folder = max(20, round(requests * scale)), out / f"{network} {way}"

@@ -41,11 +41,11 @@ class StandIn:
         for mask, (x_min, y_min, x_max, y_max) in zip(masks, boxes - [0.5, 0.5, -0.5, -0.5], strict=True):
             inside = (_X >= x_min) & (_X <= x_max) & (_Y >= y_min) & (_Y <= y_max)
             mask[:] = np.where(inside, embedding[0] - 0.5 + 0.01 * modality, -1)
-        told = np.zeros((len(boxes), len(MODALITIES)), np.float32)
-        told[np.arange(len(boxes)), boxes.sum(axis=1).astype(int) % len(MODALITIES)] = 3
-        return Decoded(masks, crops.mean(axis=(1, 2, 3)), told)
+        reported = np.zeros((len(boxes), len(MODALITIES)), np.float32)
+        reported[np.arange(len(boxes)), boxes.sum(axis=1).astype(int) % len(MODALITIES)] = 3
+        return Decoded(masks, crops.mean(axis=(1, 2, 3)), reported)
 
 
 def stand_in_model() -> Model:
     """Return the stand-in as the model of a run."""
-    return Model(told={"backend": "stand-in", "precision": "f32", "checkpoint": "none", "digest": "0"}, make=StandIn)
+    return Model(facts={"backend": "stand-in", "precision": "f32", "checkpoint": "none", "digest": "0"}, make=StandIn)

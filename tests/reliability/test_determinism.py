@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from custom.inference.folder import Options
+from custom.inference.batch import Options
 from custom.inference.segmenter import BoxSegmenter
 from custom.inference.torch_backend import TorchBackend
 from tests.reliability import determinism

@@ -50,18 +50,18 @@ def careless(inputs: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "reported"),
     [
         (Fault(TERMINATE, 2), "code -15, not 143"),
         (Fault(KILL, 5), "ends with code 1: "),  # "more" is there
-        (Fault(CUT, 3000), "not told in one line"),
+        (Fault(CUT, 3000), "not reported in one line"),
         (Fault(READ_ONLY), "a traceback"),
         (Fault(VANISH, 1), "a traceback"),
     ],
 )
-def test_a_careless_program_is_found_out(processes, tmp_path, fault, told):
+def test_a_careless_program_is_found_out(processes, tmp_path, fault, reported):
     trials = Trials(replace(COMMANDS["segment"], run=careless), tmp_path / "careless", processes)
-    assert any(told in line for line in trials.run(fault))
+    assert any(reported in line for line in trials.run(fault))
 
 
 def test_every_fault_has_a_place(processes, tmp_path):

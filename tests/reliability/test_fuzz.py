@@ -97,7 +97,7 @@ def fine(path):
 
 
 @pytest.mark.parametrize(
-    ("read", "told"),
+    ("read", "reported"),
     [
         (wrong, "IndexError at tests/reliability/test_fuzz.py"),
         (leave, "ended with code 7"),
@@ -107,9 +107,9 @@ def fine(path):
         (exhausted, "out of memory"),
     ],
 )
-def test_a_wrong_answer_is_told(read, told):
+def test_a_wrong_answer_is_told(read, reported):
     result = run_target(Target("a", letters, read, errors=(InputError, ValueError)), 4, 0)
-    assert result.executions == 4 and result.failures and all(told in line for line in result.failures)
+    assert result.executions == 4 and result.failures and all(reported in line for line in result.failures)
 
 
 def test_a_reader_that_hangs_is_stopped(monkeypatch):

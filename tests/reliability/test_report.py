@@ -30,8 +30,8 @@ def test_tables(tmp_path):
     assert (tmp_path / "out" / "report.md").read_text() == text
     assert "## fuzz: 1 failures, 3 s\n\n| what | s |\n| --- | --: |\n| a\\|b | 1.235 |\n| c | 2 |\n\n| other |" in text
     assert "- x y\n\n## soak: passed, 1 s" in text
-    told = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert told["parts"][0] == {"name": "fuzz", "rows": ROWS, "failures": ["x\ny"], "seconds": 2.6}
+    reported = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert reported["parts"][0] == {"name": "fuzz", "rows": ROWS, "failures": ["x\ny"], "seconds": 2.6}
 
 
 def test_parts_that_are_asked_for(parts, tmp_path, capsys):
@@ -46,13 +46,13 @@ def test_a_broken_part_does_not_stop_the_others(parts, tmp_path):
     with pytest.raises(SystemExit) as stop:
         program.main(out=str(tmp_path), parts=("bad", "good"))
     assert stop.value.code == 1
-    told = json.loads((tmp_path / "report.json").read_text())["parts"]
-    assert [part["name"] for part in told] == ["bad", "good"]
-    assert "IndexError" in told[0]["failures"][0] and told[1]["failures"] == []
+    reported = json.loads((tmp_path / "report.json").read_text())["parts"]
+    assert [part["name"] for part in reported] == ["bad", "good"]
+    assert "IndexError" in reported[0]["failures"][0] and reported[1]["failures"] == []
 
 
 def test_all_that_are_there(parts, tmp_path):
     with pytest.raises(SystemExit):
         program.main(out=str(tmp_path))
-    told = json.loads((tmp_path / "report.json").read_text())["parts"]
-    assert [part["name"] for part in told] == ["good", "bad"]
+    reported = json.loads((tmp_path / "report.json").read_text())["parts"]
+    assert [part["name"] for part in reported] == ["good", "bad"]

@@ -6,7 +6,7 @@ from custom.errors import InputError
 from custom.export.folder import DESCRIPTION, FORMAT, VERSION, read_description
 
 GRAPH = {"inputs": {"image": [1, 3, 256, 256]}, "outputs": {"embedding": [1, 256, 64, 64]}}
-TOLD = {
+CONTENT = {
     "format": FORMAT,
     "version": VERSION,
     "checkpoint": "model.pt",
@@ -17,20 +17,23 @@ TOLD = {
     "crop_size": 64,
     "clip_width": 512,
     "graphs": {"encoder": GRAPH, "decoder": GRAPH},
+    "left_out": ["clip_image"],
     "made_with": {"torch": "2"},
 }
 
 
 def test_description(tmp_path):
-    (tmp_path / DESCRIPTION).write_text(json.dumps(TOLD))
+    (tmp_path / DESCRIPTION).write_text(json.dumps(CONTENT))
     description = read_description(tmp_path)
     assert description.modalities == ("CT", "MR") and description.uses_modality
+    assert description.left_out == ("clip_image",)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"modalities": None}, "modalities: found None; allowed: list"),
+        ({"left_out": "clip"}, "left_out: found 'clip'; allowed: list"),
         ({"components": {}}, "components: found {}"),
         ({"components": {"clip_text": 1}}, "components: found"),
         ({"graphs": {"encoder": GRAPH}}, "graphs.decoder: found None"),
@@ -41,6 +44,6 @@ def test_description(tmp_path):
     ],
 )
 def test_malformed_description(tmp_path, changes, message):
-    (tmp_path / DESCRIPTION).write_text(json.dumps(TOLD | changes))
+    (tmp_path / DESCRIPTION).write_text(json.dumps(CONTENT | changes))
     with pytest.raises(InputError, match=message):
         read_description(tmp_path)

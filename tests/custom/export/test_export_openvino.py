@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from custom.export.folder import STAGES
 from custom.inference.torch_backend import TorchBackend
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
@@ -57,7 +58,9 @@ def exported(request, shared_lively_network, tmp_path_factory):
     network.prompt_encoder.components = replace(kept, clip_text=False, clip_image=False, **switches)
     folder = tmp_path_factory.mktemp("export")
     torch.save({"model": network.state_dict()}, folder / "model.pt")
-    subprocess.run([*EXPORT, "--checkpoint", folder / "model.pt", "--out", folder / "exported"], check=True)
+    program = [*EXPORT, "--checkpoint", folder / "model.pt", "--out", folder / "exported"]
+    done = subprocess.run(program, check=True, stderr=subprocess.PIPE, text=True)
+    assert [line for line in done.stderr.splitlines() if line in STAGES] == list(STAGES)
     yield network, folder / "exported"
     network.prompt_encoder.components, network.prompt_encoder.content_size = kept, 64
     network.mask_refinement.on = False
@@ -86,12 +89,12 @@ def test_same_outputs_as_pytorch_and_without_it(exported, tmp_path):
             np.testing.assert_allclose(found[f"modality_logits_{count}"], expected.modality_logits, atol=1e-3)
 
 
-def test_description_tells_where_it_comes_from(exported):
+def test_description_says_where_it_comes_from(exported):
     network, folder = exported
-    told = json.loads((folder / "model.json").read_text())
-    assert told["checkpoint"] == "model.pt" and told["precision"] == "f32"
-    assert told["components"]["content_cnn"] == network.components.content_cnn
-    assert told["crop_size"] == network.crop_size
+    content = json.loads((folder / "model.json").read_text())
+    assert content["checkpoint"] == "model.pt" and content["precision"] == "f32"
+    assert content["components"]["content_cnn"] == network.components.content_cnn
+    assert content["crop_size"] == network.crop_size
 
 
 def test_compiled_graphs_are_kept_beside_the_export(exported):
@@ -121,7 +124,7 @@ def test_compiled_graphs_that_were_cut_off(exported, tmp_path, part):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         slow(["--precision", "f16"], "precision: found 'f16'; allowed: f32, bf16, int8"),
         slow(["--precision", "int8"], "calibration: found None; allowed: a prepared data set with --precision int8"),
@@ -129,8 +132,8 @@ def test_compiled_graphs_that_were_cut_off(exported, tmp_path, part):
         (["--precision", "int8", "--calibration", "nowhere"], "nowhere: dataset_dir: found no such folder"),
     ],
 )
-def test_bad_options(options, told, tmp_path):
+def test_bad_options(options, message, tmp_path):
     program = [*EXPORT, "--checkpoint", "lite_medsam", "--out", tmp_path / "out"]
     done = subprocess.run([*program, *options], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and told in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,8 @@
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ DESCRIPTION = Description(
     crop_size=64,
     clip_width=512,
     graphs={},
+    left_out=(),
     made_with={},
 )
 
@@ -68,6 +72,45 @@ def test_what_a_killed_run_has_left(tmp_path):
         write_folder(tmp_path / "f32", DESCRIPTION, fail)
     assert names(tmp_path) == [".bf16.7.partial", "f32"]
     assert (tmp_path / "f32" / "encoder.bin").read_text() == "old"
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from tests.custom.export.test_export_replaced import DESCRIPTION, write_folder
+out, content = sys.argv[1:]
+def write(folder):
+    (folder / "encoder.bin").write_text(content)
+    time.sleep(0.2)
+for _ in range(3):
+    write_folder(out, DESCRIPTION, write)
+"""
+
+
+def test_several_at_the_same_time(tmp_path):
+    """None fails or removes what another one is writing, and one of them is there as a whole."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", WRITER, tmp_path / "f32"]
+    writers = [subprocess.Popen([*command, content], env=environment) for content in "abc"]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert names(tmp_path) == ["f32"] and names(tmp_path / "f32") == ["encoder.bin", "model.json"]
+    assert (tmp_path / "f32" / "encoder.bin").read_text() in "abc"
+
+
+def test_without_locks_nothing_of_others_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "fcntl", None)
+    (tmp_path / ".f32.7.partial").mkdir()
+    export(tmp_path / "f32", "new")
+    assert names(tmp_path) == [".f32.7.partial", "f32"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file, which cannot be written"):
+        export(tmp_path / "file" / "f32", "new")
+    monkeypatch.setattr(module.os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="which cannot be written"):
+        export(tmp_path / "f32", "new")
 
 
 def test_something_else_is_not_replaced(tmp_path):

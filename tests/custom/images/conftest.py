@@ -1,9 +1,20 @@
+import sys
+
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 AXIAL = ((1, 0, 0), (0, 1, 0))
+_RECORDS = []
+
+
+def _record(event, arguments):
+    if event == "open" and _RECORDS:
+        _RECORDS[-1].append(str(arguments[0]))
+
+
+sys.addaudithook(_record)  # sees every file that is opened, whoever does it
 
 
 def image_file(path, pixels, **tags):
@@ -66,3 +77,11 @@ def write_stack():
         return [dataset for _, dataset in sorted(datasets, key=lambda pair: pair[0])]
 
     return write
+
+
+@pytest.fixture
+def opened():
+    """Return the list of the files that are opened from now on."""
+    _RECORDS.append([])
+    yield _RECORDS[-1]
+    _RECORDS.pop()

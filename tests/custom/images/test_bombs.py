@@ -23,18 +23,23 @@ from custom.images.arrays import read_npz_arrays
 from custom.images.dicom import read_series
 from custom.images.dicom_files import read_header
 from custom.images.dicom_rtstruct import fill_outlines
-from custom.images.nifti import read_nifti
-from custom.images.pictures import read_picture, read_picture_label
+from custom.images.formats import format_of
+from custom.images.reading import read_labels
 
 GREY = np.arange(32 * 48, dtype=np.uint8).reshape(32, 48)
 LITTLE = 20_000_000  # bytes
+
+
+def read(path):
+    """Return the values of an image file."""
+    return format_of(path).read(str(path)).array
 
 
 @pytest.fixture
 def refused():
     """Return a function that reads a file, which must be refused with little memory, and returns the message."""
 
-    def read(reader, *arguments):
+    def refuse(reader, *arguments):
         tracemalloc.start()
         try:
             with pytest.raises(InputError) as error:
@@ -44,7 +49,7 @@ def refused():
             tracemalloc.stop()
         return str(error.value)
 
-    return read
+    return refuse
 
 
 # --- npz ---
@@ -107,30 +112,30 @@ def nifti(path, *, shape=(4, 5, 6), dtype=np.uint8, change=None, tail=b""):
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_nifti_dimensions(tmp_path, refused, name):
-    read_nifti(nifti(tmp_path / name))
+    read(nifti(tmp_path / name))
     huge = nifti(tmp_path / name, shape=(30_000, 30_000, 30_000))
-    assert "size: found 30000 x 30000 x 30000" in refused(read_nifti, huge)
+    assert "size: found 30000 x 30000 x 30000" in refused(read, huge)
     long = nifti(tmp_path / name, shape=(1000, 1000, 1000))
-    assert "size: found 1000000352 bytes declared" in refused(read_nifti, long)
+    assert "size: found 1000000352 bytes declared" in refused(read, long)
 
 
 def test_scaled_nifti_counts_as_the_real_numbers_it_becomes(tmp_path, refused, monkeypatch):
     monkeypatch.setenv("MCP_MEDSAM_MAX_BYTES", "500")
-    assert read_nifti(nifti(tmp_path / "a.nii"))[0].size == 120
+    assert read(nifti(tmp_path / "a.nii")).size == 120
     scaled = nifti(tmp_path / "b.nii", change=lambda header: header.set_slope_inter(2.0, 1.0))
-    assert "960 bytes in memory" in refused(read_nifti, scaled)
+    assert "960 bytes in memory" in refused(read, scaled)
 
 
 def test_extensions_of_a_nifti_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(nib.nifti1.Nifti1Extensions, "from_fileobj", None)
-    assert read_nifti(nifti(tmp_path / "a.nii"))[0].shape == (6, 5, 4)
+    assert read(nifti(tmp_path / "a.nii")).shape == (6, 5, 4)
 
 
 def test_other_formats_named_nifti(tmp_path, refused):
     path = tmp_path / "a.nii"
     nib.save(nib.AnalyzeImage(np.zeros((3, 4, 5), np.uint8), np.eye(4)), tmp_path / "b.img")
     path.write_bytes((tmp_path / "b.hdr").read_bytes() + bytes(999))
-    assert "no header of NIfTI" in refused(read_nifti, path)
+    assert "no header of NIfTI" in refused(read, path)
 
 
 # --- pictures ---
@@ -153,25 +158,25 @@ def bmp(path):
 
 
 @pytest.mark.parametrize(("name", "write"), [("a.jpg", jpeg), ("a.bmp", bmp)])
-@pytest.mark.parametrize("read", [read_picture, read_picture_label])
-def test_pictures_of_gigantic_size(tmp_path, refused, name, write, read):
+@pytest.mark.parametrize("reader", [read, read_labels])
+def test_pictures_of_gigantic_size(tmp_path, refused, name, write, reader):
     write(tmp_path / name)
-    assert "pixels" in refused(read, tmp_path / name)
+    assert "pixels" in refused(reader, tmp_path / name)
 
 
 def test_a_raised_limit_is_also_pillows(tmp_path, monkeypatch):
     Image.fromarray(GREY).save(tmp_path / "a.png")
     monkeypatch.setenv("MCP_MEDSAM_MAX_PIXELS", "100")  # Pillow itself refuses twice as many
     with pytest.raises(InputError, match=r"exceeds limit|MCP_MEDSAM_MAX_PIXELS raises it"):
-        read_picture(tmp_path / "a.png")
+        read(tmp_path / "a.png")
     monkeypatch.setenv("MCP_MEDSAM_MAX_PIXELS", str(GREY.size))
-    assert read_picture(tmp_path / "a.png").shape == (1, 32, 48)
+    assert read(tmp_path / "a.png").shape == (1, 32, 48)
 
 
 @pytest.mark.parametrize("kind", ["EPS", "GIF", "PPM", "TIFF"])
 def test_pictures_of_other_formats(tmp_path, refused, kind):
     Image.fromarray(GREY).save(tmp_path / "a.png", kind)
-    assert "cannot identify image file" in refused(read_picture, tmp_path / "a.png")
+    assert "cannot identify image file" in refused(read, tmp_path / "a.png")
 
 
 # --- TIFF ---
@@ -183,13 +188,13 @@ def test_gigantic_tiles(tmp_path, refused):
     with tifffile.TiffFile(path, mode="r+b") as file:
         for name in ("TileWidth", "TileLength"):
             file.pages[0].tags[name].overwrite(60_000)
-    assert "tile: found 3600000000 pixels" in refused(read_picture, path)
+    assert "tile: found 3600000000 pixels" in refused(read, path)
 
 
 def test_tiff_of_pictures_of_their_own_size(tmp_path, refused):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GREY, compression="jpeg2000")
-    assert "compression: found" in refused(read_picture, path)
+    assert "compression: found" in refused(read, path)
 
 
 def test_tiff_that_names_other_files(tmp_path):
@@ -206,7 +211,7 @@ def test_tiff_that_names_other_files(tmp_path):
     path = tmp_path / "in" / "a.ome.tif"
     tifffile.imwrite(path, GREY, description=xml, metadata=None)
     assert (tifffile.imread(path)[1] == GREY + 1).all()  # what tifffile does by itself
-    np.testing.assert_array_equal(read_picture(path), GREY[None])
+    np.testing.assert_array_equal(read(path), GREY[None])
 
 
 def enlarged(content, *, marker=b"\xff\xc0"):
@@ -221,9 +226,9 @@ def test_jpegs_in_a_tiff_that_are_larger_than_it(tmp_path, refused):
     """The decoder makes all of the larger picture, 4 GB, and cuts it."""
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.stack([GREY] * 3), compression="jpeg", photometric="minisblack")
-    assert read_picture(path).shape == (3, 32, 48)
+    assert read(path).shape == (3, 32, 48)
     path.write_bytes(enlarged(path.read_bytes()))
-    assert "size of a compressed picture: found 4225000000 pixels" in refused(read_picture, path)
+    assert "size of a compressed picture: found 4225000000 pixels" in refused(read, path)
 
 
 # --- compressed pictures ---
@@ -338,12 +343,12 @@ def test_many_large_structures(tmp_path, write_stack, monkeypatch):
 def test_honest_large_images(tmp_path):
     picture = np.zeros((8192, 8192, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "a.png", compress_level=1)
-    assert read_picture(tmp_path / "a.png").shape == (1, 8192, 8192, 3)
+    assert read(tmp_path / "a.png").shape == (1, 8192, 8192, 3)
     tifffile.imwrite(tmp_path / "a.tif", picture, compression="zlib", tile=(256, 256))
-    assert read_picture(tmp_path / "a.tif").shape == (1, 8192, 8192, 3)
+    assert read(tmp_path / "a.tif").shape == (1, 8192, 8192, 3)
     volume = np.zeros((512, 512, 1000), np.int16)
     nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")
-    assert read_nifti(tmp_path / "a.nii.gz")[0].shape == (1000, 512, 512)
+    assert read(tmp_path / "a.nii.gz").shape == (1000, 512, 512)
     np.savez_compressed(tmp_path / "a.npz", imgs=volume)
     assert read_npz_arrays(tmp_path / "a.npz", ["imgs"])["imgs"].shape == volume.shape
 

@@ -7,8 +7,7 @@ from skimage.draw import polygon2mask
 
 from custom.errors import InputError
 from custom.images.dicom import read_series
-from custom.images.dicom_labels import label_references, read_rtstruct
-from custom.images.dicom_rtstruct import fill_outlines
+from custom.images.dicom_rtstruct import fill_outlines, read_rtstruct
 
 SHAPE = (5, 30, 40)  # slices, rows, columns
 OBLIQUE = Rotation.from_euler("xyz", [20, -15, 10], degrees=True).as_matrix()[:, :2].T
@@ -43,15 +42,11 @@ def write_structures(path, series, structures, frame="1.2.3.5", geometric="CLOSE
             mm = (series.geometry.affine @ index)[:3].T * [-1, -1, 1]
             sequence.append(item(ContourGeometricType=geometric, ContourData=[f"{x:.8f}" for x in mm.ravel()]))
         contours.insert(0, item(ReferencedROINumber=number, ContourSequence=sequence))
-    images = [item(ReferencedSOPInstanceUID=uid) for uid in series.sop_uids]
-    referenced = item(SeriesInstanceUID=series.uid, ContourImageSequence=images)
-    study = item(RTReferencedSeriesSequence=[referenced])
     dataset = item(
         SOPClassUID=RTStructureSetStorage,
         SOPInstanceUID="1.2.7",
         SeriesInstanceUID="1.2.8",
         Modality="RTSTRUCT",
-        ReferencedFrameOfReferenceSequence=[item(FrameOfReferenceUID=frame, RTReferencedStudySequence=[study])],
         StructureSetROISequence=rois,
         ROIContourSequence=contours,
     )
@@ -148,13 +143,6 @@ def test_pictures_have_no_place_for_outlines(tmp_path, series_of, write_image):
     write_image(tmp_path / "us.dcm", np.zeros((6, 7), np.uint8))
     with pytest.raises(InputError, match="images without a position"):
         read_rtstruct(path, read_series(tmp_path / "us.dcm"))
-
-
-def test_references(tmp_path, series_of):
-    series = series_of()
-    references = label_references(write_structures(tmp_path / "rt.dcm", series, {}))
-    assert references.images == {series.uid: frozenset(series.sop_uids)}
-    assert references.frames_of_reference == {"1.2.3.5"}
 
 
 def test_fill_equals_a_test_of_every_pixel():

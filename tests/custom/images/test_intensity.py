@@ -66,8 +66,9 @@ def test_channels(shape, equal, expected):
 @pytest.mark.parametrize(
     ("image", "match"),
     [
-        (np.array([[[1.0, np.nan]]]), "NaN"),
-        (np.array([[[1.0, np.inf]]]), "NaN"),
+        (np.array([[[np.nan, np.nan]]]), "NaN in every voxel"),
+        (np.array([[[1.0, np.inf]]]), "infinite values"),
+        (np.array([[[np.nan, -np.inf]]], np.float16), "infinite values"),
         (np.ones((1, 2, 2), complex), "dtype"),
         (np.ones((1, 2, 2, 2)), "shape"),
         (np.ones((2, 2)), "shape"),
@@ -76,6 +77,28 @@ def test_channels(shape, equal, expected):
 def test_bad_image(image, match):
     with pytest.raises(InputError, match=match):
         to_uint8(image, "MR", SOFT, "x")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("modality", ["CT", "MR", "PET"])
+def test_nan_is_background(modality, dtype):
+    """The rest comes out as if it were alone, whatever the size of the background."""
+    inside = np.random.default_rng(0).integers(-300, 900, (20, 6, 7)).astype(dtype)
+    image = np.full((20, 40, 30), np.nan, dtype)
+    image[:, 10:16, 5:12] = inside
+    found = to_uint8(image, modality, SOFT, "x", suv_max=500)
+    np.testing.assert_array_equal(found[:, 10:16, 5:12], to_uint8(inside, modality, SOFT, "x", suv_max=500))
+    assert not found[np.isnan(image)].any()
+
+
+def test_nan_beside_one_value_or_few():
+    assert not to_uint8(np.array([[[np.nan, 7, 7, 0]]]), "MR", SOFT, "x")[0, 0, [0, 3]].any()
+    assert to_uint8(np.array([[[np.nan, 7, 7, 5, *[7] * 400]]]), "MR", SOFT, "x")[0, 0, :4].tolist() == [0, 255, 255, 0]
+
+
+def test_three_equal_channels_with_nan_are_grey():
+    image = np.array([1.0, np.nan, 3.0]).repeat(3).reshape(1, 1, 3, 3)
+    assert to_uint8(image, "MR", SOFT, "x").shape == (1, 1, 3)
 
 
 def test_nearly_constant_image_keeps_its_few_other_values():
@@ -122,5 +145,5 @@ def test_denormal_numbers(unit):
 
 
 def test_more_than_single_precision_holds():
-    with pytest.raises(InputError, match="x: image: found NaN or infinite values; allowed: finite values, as float32"):
+    with pytest.raises(InputError, match="x: image: found infinite values; allowed: finite values, as float32"):
         to_uint8(np.array([[[0, 1e300]]]), "MR", SOFT, "x")

@@ -73,7 +73,9 @@ def test_injection_before_midnight():
         {"correction": None},
         {"injected": START + timedelta(minutes=1)},
         {"dose": {"RadionuclideTotalDose": None}},
+        {"PatientWeight": "inf"},
         {"dose": {"RadionuclideHalfLife": None}},
+        {"dose": {"RadionuclideHalfLife": 0.001}},
         {"dose": {"RadiopharmaceuticalStartDateTime": ""}},
     ],
 )

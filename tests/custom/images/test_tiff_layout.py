@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from custom.errors import InputError
-from custom.images.pictures import read_picture
+from custom.images.formats import tiff
 from custom.images.tiff_layout import check_directories
 
 SUB_IFDS, LONG, BYTE = 330, 4, 1
@@ -49,10 +49,10 @@ def test_directories_that_do_not(tmp_path, directories, message):
 
 def test_number_of_pages(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 8, 9), np.uint8), photometric="minisblack")
-    assert read_picture(tmp_path / "a.tif").shape == (5, 8, 9)
+    assert tiff.read(tmp_path / "a.tif").array.shape == (5, 8, 9)
     monkeypatch.setenv("MCP_MEDSAM_MAX_SLICES", "4")
     with pytest.raises(InputError, match="found 5 slices or frames"):
-        read_picture(tmp_path / "a.tif")
+        tiff.read(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize(
@@ -71,4 +71,4 @@ def test_what_is_no_tiff(tmp_path):
         (tmp_path / "a.tif").write_bytes(content)
         check_directories(tmp_path / "a.tif")  # the decoder tells
         with pytest.raises(InputError):
-            read_picture(tmp_path / "a.tif")
+            tiff.read(tmp_path / "a.tif")

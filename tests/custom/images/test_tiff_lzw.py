@@ -6,7 +6,7 @@ import pytest
 import tifffile
 
 from custom.errors import InputError
-from custom.images.pictures import read_picture
+from custom.images.formats import tiff
 from custom.images.tiff_lzw import CLEAR, END, check_codes
 
 
@@ -63,10 +63,10 @@ def test_damaged_strip_of_a_file(tmp_path, fill_order):
     path, picture = tmp_path / "a.tif", np.arange(320, dtype=np.uint8).reshape(16, 20)
     good, bad = packed([CLEAR, *picture.ravel(), END]), packed([CLEAR, 1, CLEAR, 300, *picture.ravel()[:-2], END])
     write(path, good, picture.shape, fill_order)
-    assert np.array_equal(read_picture(path)[0], picture)
+    assert np.array_equal(tiff.read(path).array[0], picture)
     write(path, bad, picture.shape, fill_order)
     with pytest.raises(InputError, match="a.tif: LZW data: found code 300"):
-        read_picture(path)
+        tiff.read(path)
 
 
 def write(path, data, shape, fill_order):

@@ -1,4 +1,4 @@
-"""What can be told of an exported folder before its graphs are read."""
+"""What an exported folder allows, before its graphs are read."""
 
 import pytest
 
@@ -21,8 +21,9 @@ def test_precision_that_the_graphs_do_not_have(exported, wanted, allowed, tmp_pa
         crop_size=64,
         clip_width=512,
         graphs=dict.fromkeys(("encoder", "decoder"), {"inputs": {}, "outputs": {}}),
+        left_out=(),
         made_with={},
     )
     write_folder(tmp_path / "exported", description, lambda folder: None)
     with pytest.raises(InputError, match=f"precision: found '{wanted}'; allowed: {allowed}$"):
-        OpenVINOBackend(tmp_path / "exported", wanted)
+        OpenVINOBackend(tmp_path / "exported", precision=wanted)

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from custom.inference.overlay import draw_montage, draw_overlay
+from custom.inference.overlay import draw_montage, draw_overlay, draw_result
+
+GREEN, BLUE = np.array([64, 255, 64]), np.array([80, 140, 255])
 
 
 @pytest.mark.parametrize("colour", [False, True])
@@ -72,7 +74,7 @@ def test_montage(colour, depth, boxes, shown):
     assert found.shape == (-(-count // columns) * (height + 18), columns * (width + 2), 3)
     tile = found[18 : 18 + height, 1 : 1 + width]  # 3.6 times as large as the slice
     assert (tile[0] == 90).all()
-    assert (tile[60, 50] == np.uint8(0.7 * 90 + 0.3 * np.array([64, 255, 64]))).all()
+    assert (tile[60, 50] == np.uint8(0.7 * 90 + 0.3 * GREEN)).all()
 
 
 def test_montage_draws_only_the_boxes_of_a_slice():
@@ -80,6 +82,121 @@ def test_montage_draws_only_the_boxes_of_a_slice():
     boxes = np.array([[2, 2, 0, 8, 8, 1], [10, 10, 1, 16, 16, 2.0]])
     found = draw_montage(volume, labels, boxes, ["" for _ in range(5)])
     tiles = [found[18:, n * 290 + 1 : n * 290 + 289] for n in range(3)]
-    green, blue = np.array([64, 255, 64]), np.array([80, 140, 255])
-    shown = [[bool((tile == colour).all(axis=2).any()) for colour in (green, blue)] for tile in tiles]
+    shown = [[bool((tile == colour).all(axis=2).any()) for colour in (GREEN, BLUE)] for tile in tiles]
     assert shown == [[True, False], [True, True], [False, True]]
+
+
+def has_colour(picture, colour):
+    return bool((picture == colour).all(axis=2).any())
+
+
+def text_pixels(image, boxes, *, factor=1, **texts):
+    """Return where a result differs from the same one without texts: HxW bool."""
+    large = image.repeat(factor, axis=0).repeat(factor, axis=1)
+    labels = np.zeros(image.shape[:2], np.uint8)
+    ends = np.array(boxes, float) * factor + [0, 0, factor - 1, factor - 1]
+    plain = draw_overlay(large, np.zeros(large.shape[:2], np.uint8), ends)
+    return (draw_result(image, labels, np.array(boxes, float), **texts) != plain).any(axis=2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor"), [((64, 64), 8), ((511, 3), 2), ((512, 40), 1), ((40, 513), 1), ((100, 300), 2), ((1, 1), 512)]
+)
+def test_a_small_result_is_enlarged_by_a_whole_factor(shape, factor):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    found = draw_result(image, np.zeros(shape, np.uint8), np.zeros((0, 4)))
+    np.testing.assert_array_equal(found, image.repeat(factor, axis=0).repeat(factor, axis=1))
+
+
+def test_masks_and_boxes_of_an_enlarged_result():
+    labels = np.zeros((64, 64), np.uint8)
+    labels[20:30, 20:40] = 1
+    found = draw_result(np.full((64, 64), 90, np.uint8), labels, np.array([[15, 40, 45, 50.2]]))
+    assert found.shape == (512, 512, 3)
+    np.testing.assert_array_equal(found[160, 160:320], np.tile(GREEN, (160, 1)))  # the outline, one pixel wide
+    assert (found[161:239, 161:319] == np.uint8(0.7 * 90 + 0.3 * GREEN)).all() and (found[159, 160:320] == 90).all()
+    np.testing.assert_array_equal(found[319:409, 119], np.tile(GREEN, (90, 1)))  # around pixels 40 to 50
+    np.testing.assert_array_equal(found[408, 119:369], np.tile(GREEN, (250, 1)))
+    assert (found[320:408, 200] == 90).all()
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_text_has_the_colour_of_its_object_and_a_dark_edge(value):
+    image = np.full((600, 600), value, np.uint8)
+    boxes = np.array([[50, 100, 200, 200], [300, 100, 400, 200.0]])
+    found = draw_result(image, np.zeros((600, 600), np.uint8), boxes, [0.93, 0.51])
+    for colour, columns in ((GREEN, slice(40, 250)), (BLUE, slice(290, 500))):
+        above = found[:98, columns]
+        assert has_colour(above, colour) and has_colour(above, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [200, 200, 300, 300],
+        [0, 0, 99, 99],
+        [500, 0, 599, 99],
+        [0, 500, 99, 599],
+        [500, 500, 599, 599],
+        [0, 0, 599, 599],
+    ],
+)
+@pytest.mark.parametrize("names", [None, ["left ventricle"]])
+def test_text_lies_whole_in_the_picture_and_beside_its_box(box, names):
+    whole = text_pixels(np.full((800, 800), 90, np.uint8), [[300, 300, 400, 400]], ious=[0.93], names=names)
+    found = text_pixels(np.full((600, 600), 90, np.uint8), [box], ious=[0.93], names=names)
+    height, width = ((places := np.argwhere(seen)).max(axis=0) - places.min(axis=0) for seen in (found, whole))
+    assert (np.abs(height - width * 600 / 800) <= 5).all()  # nothing is cut off
+    rows, columns = np.argwhere(found).T
+    assert rows.min() >= box[1] - 40 and rows.max() <= box[3] + 40
+    assert columns.min() >= box[0] - 150 and columns.max() <= box[2] + 150
+
+
+def test_what_the_text_says():
+    image, box = np.full((600, 600), 90, np.uint8), [[300, 300, 400, 400]]
+    same = [
+        ({}, {"names": ["1"]}),
+        ({"ious": [0.934]}, {"ious": [0.93]}),
+        ({"ious": [0.934]}, {"ious": [0.93], "names": ["1"]}),
+        ({"ious": [0.876], "names": ["liver"]}, {"names": ["liver 0.88"]}),
+        ({"names": [" left\nkidney"]}, {"names": ["left kidney"]}),
+    ]
+    for first, second in same:
+        np.testing.assert_array_equal(text_pixels(image, box, **first), text_pixels(image, box, **second))
+    number, both = text_pixels(image, box), text_pixels(image, box, ious=[0.934])
+    end = np.argwhere(number)[:, 1].max()
+    np.testing.assert_array_equal(both[:, :end], number[:, :end])
+    assert both[:, end + 5 :].any()
+
+
+def test_a_long_name_is_shortened_and_its_number_kept():
+    image, box = np.full((600, 200), 90, np.uint8), [[50, 300, 150, 400]]
+    found = text_pixels(image, box, ious=[0.93], names=["a name that is far too long for the picture " * 3])
+    columns = np.argwhere(found)[:, 1]
+    assert columns.min() >= 0 and 150 < np.ptp(columns) < 200
+    tail = text_pixels(image, box, names=[" 0.93"])
+    width = np.ptp(np.argwhere(tail)[:, 1])
+    assert found[:, columns.max() - width : columns.max()].sum() > 0.7 * tail.sum()
+
+
+def test_texts_do_not_cover_each_other():
+    image, box = np.full((600, 600), 90, np.uint8), [200, 200, 300, 300]
+    alone = text_pixels(image, [box], names=["1  0.70"])
+    counts = [text_pixels(image, [box] * n, names=["1  0.70"] * n).sum() / alone.sum() for n in (2, 3, 4)]
+    np.testing.assert_allclose(counts, [2, 3, 4], atol=0.1)
+    crowd = text_pixels(image, [box] * 50, names=["1  0.70"] * 50).sum() / alone.sum()
+    assert crowd == pytest.approx(text_pixels(image, [box] * 20, names=["1  0.70"] * 20).sum() / alone.sum())
+
+
+def test_montage_with_texts():
+    volume, labels = np.full((5, 60, 60), 90, np.uint8), np.zeros((5, 60, 60), np.uint8)
+    boxes = np.array([[10, 15, 0, 20, 25, 1], [35, 35, 1, 50, 50, 2.0]])
+    plain = draw_montage(volume, labels, boxes, [""] * 5, names=["", ""])
+    found = draw_montage(volume, labels, boxes, [""] * 5, [0.93, 0.51], ["liver", "spleen"])
+    np.testing.assert_array_equal(
+        found, draw_montage(volume, labels, boxes, [""] * 5, names=["liver 0.93", "spleen 0.51"])
+    )
+    assert found.shape == plain.shape
+    changed = (found != plain).any(axis=2)
+    counts = [changed[:, n * 290 : n * 290 + 290].sum() for n in range(3)]
+    assert all(counts) and counts[1] == counts[0] + counts[2]

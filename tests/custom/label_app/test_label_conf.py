@@ -9,7 +9,7 @@ from custom.label_app.weights import Weights
 
 
 @pytest.mark.parametrize(
-    ("conf", "told"),
+    ("conf", "message"),
     [
         ({"chekpoint": "a.pt"}, "unknown key"),
         ({"backend": "tf"}, "torch, openvino"),
@@ -19,8 +19,8 @@ from custom.label_app.weights import Weights
         ({"labels": " , "}, "names such as"),
     ],
 )
-def test_what_cannot_be_used_is_told(conf, told):
-    with pytest.raises(InputError, match=told):
+def test_what_cannot_be_used_is_refused(conf, message):
+    with pytest.raises(InputError, match=message):
         Conf.parse(conf)
 
 
@@ -29,9 +29,11 @@ def test_values():
     assert conf.embeddings == 7 and conf.names == ["liver", "tumor"]
 
 
-def test_openvino_needs_an_exported_network():
-    with pytest.raises(InputError, match="the folder of an exported network"):
-        Conf(backend="openvino").base_model()
+def test_an_exported_network_cannot_be_trained(tmp_path):
+    conf = Conf(model=str(tmp_path))
+    assert not conf.trainable and Conf().trainable
+    with pytest.raises(InputError, match="model: found no such file"):
+        conf.network()
 
 
 @pytest.fixture
@@ -40,9 +42,9 @@ def weights(monkeypatch, tmp_path):
 
     class Named:
         def __init__(self, checkpoint):
-            self.checkpoint, self.told = checkpoint, {"digest": checkpoint}
+            self.checkpoint, self.facts = checkpoint, {"digest": checkpoint}
 
-    monkeypatch.setattr(module, "torch_model", lambda checkpoint, **_: Named(checkpoint))
+    monkeypatch.setattr(module, "choose_model", lambda *, checkpoint, **_: Named(checkpoint))
     return Weights(Conf(checkpoint="base"), tmp_path)
 
 

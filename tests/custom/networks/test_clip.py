@@ -8,7 +8,7 @@ import torch
 from custom.errors import InputError
 from custom.networks import clip as clip_module
 from custom.networks import load_clip
-from custom.networks.clip import PUBMED_CLIP
+from custom.networks.clip import PUBMED_CLIP, clip_width
 
 TEXTS = ["CT Image", "X-Ray Image"]
 
@@ -101,6 +101,12 @@ def test_open_clip_name(monkeypatch, open_clip_folder):
 @pytest.mark.parametrize("name", ["none", None])
 def test_none(name):
     assert load_clip(name) is None
+
+
+def test_width_of_the_features(tiny_clip_folder, monkeypatch):
+    assert clip_width(str(tiny_clip_folder)) == 16
+    monkeypatch.setattr(clip_module, "_load", lambda name: pytest.fail("PubMedCLIP is not asked for"))
+    assert [clip_width(name) for name in ("auto", "none", None)] == [512] * 3
 
 
 def test_auto_without_network(no_hub, caplog):

@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 
 from custom.errors import InputError
 from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
-from custom.networks.checkpoint import LITE_MEDSAM
+from custom.networks.checkpoint import LITE_LAYOUT
 from custom.networks.encoder_weights import convert_timm, lite_medsam_with_encoder
 from custom.networks.tiny_vit import TinyViT
 
@@ -64,7 +64,7 @@ def test_start_from_scratch(tmp_path, lite_network):
     assert paths[0] == str(tmp_path / "new" / "0.pt")
     networks = [MCPMedSAM().eval() for _ in paths]
     for network, path in zip(networks, paths, strict=True):
-        assert load_checkpoint(network, path).layout == LITE_MEDSAM
+        assert load_checkpoint(network, path).layout == LITE_LAYOUT
     states = [network.image_encoder.state_dict() for network in networks]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     weight = "stages.2.blocks.0.mlp.fc1.weight"

@@ -109,6 +109,7 @@ def test_other_settings_are_refused(bundle, change, tmp_path):
         ([], {}, "found none"),
         (["{one}", "{one}"], {}, "a name for each that differs"),
         (["{one}"], {"output_dir": "x"}, "--output_dir"),
+        (["{one}"], {"val_slice": 1}, "--val_slice: found a key that cannot be set here; allowed: val_slices"),
     ],
 )
 def test_wrong_arguments(bundle, checkpoints, options, message):

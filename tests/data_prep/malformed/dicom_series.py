@@ -8,7 +8,7 @@ import pydicom
 from pydicom.data import get_testdata_file
 
 from custom.images.dicom import read_series
-from custom.images.dicom_labels import write_seg
+from custom.images.dicom_seg_writing import write_seg
 from tests.data_prep.malformed.inputs import IGNORED, SKIPPED, cut
 
 CT = Path(get_testdata_file("dicomdirtests/DICOMDIR")).parent / "98892001" / "CT5N"

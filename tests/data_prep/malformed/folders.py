@@ -28,7 +28,7 @@ NIFTI = [
     ("no image", nifti("bad", image=None), SKIPPED, r"bad\.nii\.gz: pair: found 0 in images and 1 in labels"),
     ("two labels", lambda r: (nifti("bad")(r), nifti("bad", None, suffix="_seg")(r)), SKIPPED, r"1 in images and 2 in"),
     ("cut off", lambda r: (nifti("bad")(r), cut(r / "images" / "bad.nii.gz")), SKIPPED, r"images/bad\.nii\.gz: file"),
-    ("4D label", nifti("bad", label=np.stack([VOLUME_LABEL] * 2, -1)), SKIPPED, r"labels/bad\.nii\.gz: shape"),
+    ("4D label", nifti("bad", label=np.stack([VOLUME_LABEL] * 2, -1)), SKIPPED, r"labels/bad\.nii\.gz: frame"),
     ("notes beside", lambda r: (r / "images" / "notes.txt").write_text("x"), IGNORED, ""),
 ]
 

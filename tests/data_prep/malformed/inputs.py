@@ -1,7 +1,7 @@
 """What the malformed cases are made of.
 
 Every entry of a table (name, function that adds something bad to a folder with one good case, kind, pattern of what is
-told): ``SKIPPED`` entries are refused, ``LEFT_OUT`` ones have only masks that are too small, ``REPAIRED`` ones are
+reported): ``SKIPPED`` entries are refused, ``LEFT_OUT`` ones have only masks that are too small, ``REPAIRED`` ones are
 prepared, and ``IGNORED`` ones are no input.
 """
 

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from custom.errors import InputError
+from custom.images.image import Image as Read
 from data_prep.masks import clean_masks
 from data_prep.readers.mask_pictures import mask_rules, read_masks
 
@@ -25,7 +26,11 @@ def save(tmp_path):
 def read(*paths, **options):
     with Image.open(paths[0]) as picture:
         shape = (1, picture.height, picture.width)
-    return read_masks(paths, shape, mask_rules(**options))
+    return read_masks(paths, image(shape), mask_rules(**options))
+
+
+def image(shape):
+    return Read(path="a", format="array", array=np.zeros(shape, np.uint8), kind="picture")
 
 
 def grid(*rows):
@@ -80,10 +85,11 @@ def test_binary_takes_all_values_and_one_bit_pictures(save):
 
 @pytest.mark.parametrize("kind", ["auto", "binary"])
 @pytest.mark.parametrize(("mode", "quality"), [("L", 60), ("RGB", 60), ("RGB", 95)])
-def test_jpeg_is_cut_at_half(save, kind, mode, quality):
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_jpeg_is_cut_at_half(save, kind, mode, quality, ending):
     rows, columns = np.mgrid[:48, :64]
     disk = (rows - 20) ** 2 + (columns - 30) ** 2 < 150
-    path = save("m.jpg", Image.fromarray(np.uint8(disk * 255)).convert(mode), quality=quality)
+    path = save(f"m.{ending}", Image.fromarray(np.uint8(disk * 255)).convert(mode), quality=quality)
     with Image.open(path) as picture:
         assert len(np.unique(np.asarray(picture))) > 2  # the values did not survive
     masks = read(path, kind=kind)
@@ -175,13 +181,13 @@ def test_several_jpegs(save):
 def test_errors_of_one_file(save, array, options, text):
     path, shape = save("m.png", array), options.pop("shape", (1, *np.shape(array)[:2]))
     with pytest.raises(InputError, match=text) as error:
-        read_masks([path], shape, mask_rules(**options))
+        read_masks([path], image(shape), mask_rules(**options))
     assert error.value.source == path and error.value.field == "mask"
 
 
 def test_errors_of_jpegs(save):
     path = save("m.jpg", blocks(WHITE, BLACK))
-    with pytest.raises(InputError, match="a JPEG, which does not keep values"):
+    with pytest.raises(InputError, match="a JPEG or WebP, which does not keep values"):
         read(path, kind="ids")
     with pytest.raises(InputError, match="one kind of object for 2 names"):
         read(path, names={1: "a", 2: "b"})

@@ -88,14 +88,14 @@ def test_annotations_are_objects(root, write):
     wanted = inside(2, 3, 6, 4) + 2 * inside(20, 10, 3, 5) + 3 * inside(30, 2, 4, 4)
     np.testing.assert_array_equal(case.label[0], wanted)
     assert case.names == {1: "cell", 2: "debris", 3: "cell"} and case.instance and case.label.flags.c_contiguous
-    assert (case.modality, case.dataset, case.split, case.dimension, case.spacing) == (
+    assert (case.modality, case.dataset, case.split, case.image.kind, case.image.spacing) == (
         "Microscopy",
         "Cells",
         None,
-        2,
+        "picture",
         None,
     )
-    assert case.image.shape == (1, H, W) and case.image_file == str(root / "a.png")
+    assert case.image.array.shape == (1, H, W) and case.image.path == str(root / "a.png")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -156,7 +156,7 @@ def test_places_of_pictures(root, write, folder):
     write(annotation(1, box(2, 3, 6, 4)), images=[image], file="annotations/instances_train2017.json", folder=folder)
     (case,) = load(root)
     assert case.name == "Microscopy_Cells_deep_a.b" and case.split is None
-    assert case.image_file == str(root / folder / "deep" / "a.b.png")
+    assert case.image.path == str(root / folder / "deep" / "a.b.png")
 
 
 def test_files_give_the_split(root, write):
@@ -168,7 +168,7 @@ def test_files_give_the_split(root, write):
         "Microscopy_Cells_train_a": "train",
         "Microscopy_Cells_val_a": "val",
     }
-    assert [case.image_file for case in cases] == [str(root / part / "a.png") for part in ("train2017", "val2017")]
+    assert [case.image.path for case in cases] == [str(root / part / "a.png") for part in ("train2017", "val2017")]
     (case,) = load(root, annotations="annotations/instances_val2017.json")
     assert case.split is None and case.name == "Microscopy_Cells_a"
 
@@ -251,7 +251,10 @@ def test_errors_of_one_annotation(root, write, segmentation, text):
 @pytest.mark.parametrize(
     ("image", "text"),
     [
-        ({"height": W, "width": H}, r"height and width: found \[24, 40\]; allowed: \[40, 24\] of"),
+        (
+            {"height": W, "width": H},
+            r"height and width: found shape \(1, 40, 24\); allowed: the image's \(1, 24, 40\)$",
+        ),
         ({"height": None}, r"images\[0\] height and width: found \[None, 40\]"),
         ({"file_name": None}, r"images\[0\].file_name: found None"),
     ],
@@ -271,7 +274,7 @@ def test_one_bad_image_does_not_stop_the_others(root, write):
     (root / "3.png").unlink()
     sources = CocoReader(root, modality="US").sources()
     assert [s.name for s in sources if s.error is None] == ["US_Cells_1", "US_Cells_4", "US_Cells_5"]
-    told = [str(s.error).removeprefix(f"{root / 'labels.json'}: ") for s in sources if s.error]
+    reported = [str(s.error).removeprefix(f"{root / 'labels.json'}: ") for s in sources if s.error]
     starts = [
         "annotations[6].category_id: found 4; allowed: 3, 5",
         "images[2].file_name: found '3.png'; allowed: a file in",
@@ -281,8 +284,21 @@ def test_one_bad_image_does_not_stop_the_others(root, write):
         "images[8].file_name: found 5.jpg; allowed: a name of its own",
         "annotations.image_id: found 77, None (2 in all); allowed: ids of images",
     ]
-    assert len(told) == len(starts) and all(text.startswith(start) for text, start in zip(told, starts, strict=True))
+    assert len(reported) == len(starts) and all(
+        text.startswith(start) for text, start in zip(reported, starts, strict=True)
+    )
     assert len({s.name for s in sources}) == len(sources)
+
+
+def test_objects_drawn_before_the_orientation_of_exif(root, write):
+    write(annotation(1, box(2, 3, 6, 4)), images=[{"id": 1, "file_name": "a.png", "height": W, "width": H}])
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.zeros((W, H), np.uint8)).save(root / "a.png", exif=exif)
+    with pytest.raises(
+        InputError, match=r"found shape \(1, 40, 24\); allowed: the image's \(1, 24, 40\), turned upright as"
+    ):
+        raise problem(root)
 
 
 def test_stacks_are_no_coco_pictures(root, write):
@@ -313,7 +329,7 @@ def test_pictures_beside_the_folder_of_annotations(root, write):
     index["images"][0]["file_name"] = "../a.png"
     (root / "annotations" / "labels.json").write_text(json.dumps(index))
     reader = CocoReader(root, modality="US")
-    assert reader.load(reader.sources()[0]).image.shape == (1, H, W)
+    assert reader.load(reader.sources()[0]).image.array.shape == (1, H, W)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from pydicom.data import get_testdata_file
 
 from custom.errors import InputError
 from custom.images.dicom import read_series
-from custom.images.dicom_labels import write_seg
+from custom.images.dicom_seg_writing import write_seg
 from data_prep.readers.base import safe_name
 from data_prep.readers.dicom import DicomReader
+from tests.custom.conftest import axial_series
 
 SAMPLES = Path(get_testdata_file("dicomdirtests/DICOMDIR")).parent
 
@@ -60,14 +61,14 @@ def test_series_with_their_segmentations(source):
     assert all(s.name == safe_name(s.name) and s.name.startswith(("98890234", "77654033")) for s in (first, ray))
     case = reader.load(first)
     series = read_series(source / "a" / "ct")
-    np.testing.assert_array_equal(case.image, series.array)
+    np.testing.assert_array_equal(case.image.array, series.array)
     np.testing.assert_array_equal(case.label, label)
-    assert (case.modality, case.dataset, case.split, case.dimension) == ("CT", "hospital", None, 3)
+    assert (case.modality, case.dataset, case.split, case.image.kind) == ("CT", "hospital", None, "volume")
     assert case.names == {1: "organ 1", 2: "organ 2"} and case.meta == {"patient": "98890234"}
-    assert case.spacing == (2.5, 0.488281, 0.488281) and case.geometry.same_grid(series.geometry)
+    assert case.image.spacing == (2.5, 0.488281, 0.488281) and case.image.geometry.same_grid(series.geometry)
     case = reader.load(ray)
     np.testing.assert_array_equal(case.label, picture)
-    assert (case.modality, case.dimension, case.geometry) == ("X-Ray", 2, None)
+    assert (case.modality, case.image.kind, case.image.geometry) == ("X-Ray", "picture", None)
 
 
 def test_modality_and_names(source):
@@ -145,3 +146,11 @@ def test_bad_source(tmp_path):
         DicomReader(tmp_path).sources()
     with pytest.raises(InputError, match="modality"):
         DicomReader(tmp_path, modality="sonar")
+
+
+def test_a_segmentation_of_an_odd_size(tmp_path):
+    """Its frames are packed bits, and end within a byte."""
+    axial_series(tmp_path / "ct", np.zeros((3, 11, 13), np.int16))
+    label = segment(tmp_path / "ct", tmp_path / "seg.dcm")
+    reader = DicomReader(tmp_path)
+    np.testing.assert_array_equal(reader.load(reader.sources()[0]).label, label)

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from custom.errors import InputError
 from data_prep.readers.images import ImagesReader
@@ -44,11 +44,11 @@ def test_pairs_by_name(root, suffix):
     assert source.name == "Endoscopy_Polyps_case_7" and source.files == (image, label) and source.error is None
     assert json.loads(json.dumps(source.entry)) == source.entry
     case = reader.load(source)
-    np.testing.assert_array_equal(case.image[0], picture())
+    np.testing.assert_array_equal(case.image.array[0], picture())
     np.testing.assert_array_equal(case.label[0], mask(1))
-    assert (case.modality, case.dataset, case.split, case.dimension) == ("Endoscopy", "Polyps", None, 2)
-    assert case.names == {1: "object"} and case.spacing is None and not case.instance
-    assert (case.image_file, case.label_file) == (image, label)
+    assert (case.modality, case.dataset, case.split, case.image.kind) == ("Endoscopy", "Polyps", None, "picture")
+    assert case.names == {1: "object"} and case.image.spacing is None and not case.instance
+    assert (case.image.path, case.label_file) == (image, label)
 
 
 def test_the_longest_name_that_is_there_wins(root):
@@ -118,16 +118,16 @@ def test_stacks_are_volumes(root, unit):
     (root / "masks").mkdir()
     volume = picture(size=(5, 6, 8)).astype(np.uint16) * 100
     label = np.random.default_rng(1).integers(0, 4, (5, 6, 8), dtype=np.uint16)
-    told = {"spacing": 2.0, "unit": unit, "axes": "ZYX"} if unit else {"axes": "ZYX"}
-    tifffile.imwrite(root / "images" / "a.tif", volume, imagej=True, resolution=(2, 4), metadata=told)
+    reported = {"spacing": 2.0, "unit": unit, "axes": "ZYX"} if unit else {"axes": "ZYX"}
+    tifffile.imwrite(root / "images" / "a.tif", volume, imagej=True, resolution=(2, 4), metadata=reported)
     tifffile.imwrite(root / "masks" / "a.tiff", label)
     reader = ImagesReader(root, modality="Microscopy", kind="instances")
     (source,) = reader.sources()
     case = reader.load(source)
-    np.testing.assert_array_equal(case.image, volume)
+    np.testing.assert_array_equal(case.image.array, volume)
     np.testing.assert_array_equal(case.label, label)
-    assert case.dimension == 3 and case.instance
-    assert case.spacing == (pytest.approx((0.002, 0.00025, 0.0005)) if unit else None)
+    assert case.image.kind == "volume" and case.instance
+    assert case.image.spacing == (pytest.approx((0.002, 0.00025, 0.0005)) if unit else None)
 
 
 def test_what_has_no_counterpart_is_an_error_of_its_own(root):
@@ -157,6 +157,34 @@ def test_masks_of_another_size(root):
     reader = ImagesReader(root, modality="US")
     with pytest.raises(InputError, match=r"shape \(1, 8, 6\); allowed: the image's \(1, 6, 8\)"):
         reader.load(reader.sources()[0])
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_masks_fit_pictures_as_viewers_show_them(root, name):
+    exif = Image.Exif()
+    exif[274] = 6
+    (root / "images").mkdir(parents=True)
+    Image.fromarray(picture(size=(8, 6, 3))).save(root / "images" / name, exif=exif)
+    shown = ImageOps.exif_transpose(Image.open(root / "images" / name))
+    save(root / "masks" / "a.png", mask())
+    reader = ImagesReader(root, modality="Dermoscopy")
+    case = reader.load(reader.sources()[0])
+    np.testing.assert_array_equal(case.image.array[0], np.asarray(shown))
+    assert case.label.shape == (1, 6, 8)
+    save(root / "masks" / "a.png", mask().T)
+    with pytest.raises(
+        InputError, match=r"shape \(1, 8, 6\); .* \(1, 6, 8\), turned upright as its EXIF orientation says"
+    ):
+        reader.load(reader.sources()[0])
+
+
+def test_a_picture_is_measured_in_pixels(root):
+    (root / "images").mkdir(parents=True)
+    metadata = {"unit": "um", "axes": "YX"}
+    tifffile.imwrite(root / "images" / "a.tif", picture(size=(6, 8)), imagej=True, resolution=(2, 4), metadata=metadata)
+    save(root / "masks" / "a.png", mask())
+    reader = ImagesReader(root, modality="Microscopy")
+    assert reader.load(reader.sources()[0]).image.spacing is None
 
 
 def test_broken_image(root):

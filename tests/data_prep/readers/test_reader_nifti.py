@@ -1,13 +1,15 @@
 import json
 import pickle
 
-import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from custom.errors import InputError
 from data_prep.readers.nifti import NiftiReader
 from data_prep.readers.nifti_layouts import DecathlonLayout, NnUNetLayout, PlainLayout
+from tests.data_prep.volumes import save_volume
 
 RNG = np.random.default_rng(0)
 AFFINE = np.diag((-1.5, -1.5, 4.0, 1.0))  # stored as the canonical array, with x first
@@ -23,7 +25,7 @@ def files(tmp_path):
     def add(*paths, array=IMAGE, affine=AFFINE):
         for path in paths:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image(array, affine), root / path)
+            save_volume(root / path, array, affine)
 
     root.mkdir()
     return root, add
@@ -31,8 +33,11 @@ def files(tmp_path):
 
 def nnunet(root, add, channels=("CT",), cases=("a", "b"), **fields):
     ending = fields.setdefault("file_ending", ".nii.gz")
-    told = {"channel_names": {str(i): name for i, name in enumerate(channels)}, "labels": {"background": 0, "liver": 1}}
-    (root / "dataset.json").write_text(json.dumps(told | fields))
+    reported = {
+        "channel_names": {str(i): name for i, name in enumerate(channels)},
+        "labels": {"background": 0, "liver": 1},
+    }
+    (root / "dataset.json").write_text(json.dumps(reported | fields))
     for case in cases:
         for channel in range(len(channels)):
             add(f"imagesTr/{case}_{channel:04d}{ending}", array=IMAGE + channel)
@@ -41,8 +46,8 @@ def nnunet(root, add, channels=("CT",), cases=("a", "b"), **fields):
 
 def decathlon(root, add, modalities=("CT",), cases=("a", "b"), **fields):
     training = [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in cases]
-    told = {"modality": {str(i): m for i, m in enumerate(modalities)}, "labels": {"0": "background", "1": "liver"}}
-    (root / "dataset.json").write_text(json.dumps(told | {"training": training} | fields))
+    reported = {"modality": {str(i): m for i, m in enumerate(modalities)}, "labels": {"0": "background", "1": "liver"}}
+    (root / "dataset.json").write_text(json.dumps(reported | {"training": training} | fields))
     stack = np.stack([IMAGE + channel for channel in range(len(modalities))], -1)
     for case in cases:
         add(f"imagesTr/{case}.nii.gz", array=stack if len(modalities) > 1 else IMAGE)
@@ -57,12 +62,12 @@ def loaded(reader):
         json.dumps(source.entry)
         if not source.error:
             case = reader.load(source)
-            assert source.files == (case.image_file, case.label_file)
+            assert source.files == (case.image.path, case.label_file)
             cases[source.name] = case
     return cases
 
 
-@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".mgz", ".img"])
 def test_nnunet(files, ending):
     root, add = files
     nnunet(root, add, file_ending=ending)
@@ -70,11 +75,26 @@ def test_nnunet(files, ending):
     cases = loaded(reader)
     assert isinstance(reader.layout, NnUNetLayout) and list(cases) == ["CT_Set7_a", "CT_Set7_b"]
     case = cases["CT_Set7_a"]
-    np.testing.assert_array_equal(case.image, IMAGE.transpose(2, 1, 0))
+    np.testing.assert_array_equal(case.image.array, IMAGE.transpose(2, 1, 0))
     np.testing.assert_array_equal(case.label, LABEL.transpose(2, 1, 0))
     assert case.names == {1: "liver"} and case.modality == "CT" and case.dataset == "Set7" and case.split is None
-    assert case.spacing == case.geometry.spacing == (4.0, 1.5, 1.5) and case.geometry.shape == IMAGE.shape
-    assert case.dimension == 3 and not case.instance and not case.meta
+    geometry = case.image.geometry
+    assert case.image.spacing == geometry.spacing == (4.0, 1.5, 1.5) and geometry.shape == IMAGE.shape
+    assert case.image.kind == "volume" and not case.instance and not case.meta
+
+
+@pytest.mark.parametrize("channels", ["RGB", ("red", "green", "blue")])
+def test_nnunet_pictures_in_colour(files, channels):
+    root, add = files
+    nnunet(root, add, channels=channels, cases=(), file_ending=".png")
+    colours = RNG.integers(0, 256, (6, 5, 3), np.uint8)
+    for folder, name, array in (("imagesTr", "a_0000", colours), ("labelsTr", "a", LABEL[..., 0])):
+        (root / folder).mkdir()
+        Image.fromarray(array).save(root / folder / f"{name}.png")
+    case = loaded(NiftiReader(root, modality="dermoscopy"))["Dermoscopy_Set7_a"]
+    np.testing.assert_array_equal(case.image.array[0], colours)
+    np.testing.assert_array_equal(case.label[0], LABEL[..., 0])
+    assert case.image.kind == "picture" and case.image.spacing is None and not case.meta
 
 
 def test_channels_are_cases_of_one_patient(files):
@@ -83,7 +103,7 @@ def test_channels_are_cases_of_one_patient(files):
     cases = loaded(NiftiReader(root))
     assert list(cases) == ["MR_Set7_a_0000", "PET_Set7_a_0001", "MR_Set7_b_0000", "PET_Set7_b_0001"]
     for (name, case), channel, patient in zip(cases.items(), (0, 1, 0, 1), "aabb", strict=True):
-        np.testing.assert_array_equal(case.image, (IMAGE + channel).transpose(2, 1, 0))
+        np.testing.assert_array_equal(case.image.array, (IMAGE + channel).transpose(2, 1, 0))
         assert case.modality == name.split("_")[0] and case.meta == {"patient": f"Set7_{patient}"}
 
 
@@ -152,8 +172,8 @@ def test_nnunet_files_that_are_missing(files):
     reader = NiftiReader(root)
     errors = [str(source.error) for source in reader.sources() if source.error]
     assert list(loaded(reader)) == ["MR_Set7_d_0000", "MR_Set7_d_0001"] and len(errors) == 4
-    told = ["imagesTr/a_0001.nii.gz: file", "labelsTr/b.nii.gz: file", "c.nii.gz: file name", "c_0000.nii.gz: file"]
-    for part in told:
+    reported = ["imagesTr/a_0001.nii.gz: file", "labelsTr/b.nii.gz: file", "c.nii.gz: file name", "c_0000.nii.gz: file"]
+    for part in reported:
         assert sum(part in error for error in errors) == 1
     names = [source.name for source in reader.sources()]
     assert len(set(names)) == len(names)
@@ -165,14 +185,14 @@ def test_nnunet_files_that_are_missing(files):
         {"channel_names": {"1": "CT"}},
         {"channel_names": {}},
         {"channel_names": ["CT"]},
-        {"file_ending": ".png"},
+        {"file_ending": ".txt"},
         {"file_ending": None},
     ],
 )
 def test_nnunet_malformed(files, fields):
     root, _ = files
-    told = {"channel_names": {"0": "CT"}, "labels": {"a": 1}, "file_ending": ".nii.gz"} | fields
-    (root / "dataset.json").write_text(json.dumps(told))
+    reported = {"channel_names": {"0": "CT"}, "labels": {"a": 1}, "file_ending": ".nii.gz"} | fields
+    (root / "dataset.json").write_text(json.dumps(reported))
     with pytest.raises(InputError, match=rf"dataset\.json: {next(iter(fields))}"):
         NiftiReader(root)
 
@@ -183,7 +203,7 @@ def test_decathlon(files):
     reader = NiftiReader(root)
     cases = loaded(reader)
     assert isinstance(reader.layout, DecathlonLayout) and list(cases) == ["CT_Set7_a", "CT_Set7_b"]
-    np.testing.assert_array_equal(cases["CT_Set7_b"].image, IMAGE.transpose(2, 1, 0))
+    np.testing.assert_array_equal(cases["CT_Set7_b"].image.array, IMAGE.transpose(2, 1, 0))
     assert cases["CT_Set7_b"].names == {1: "liver"} and cases["CT_Set7_b"].split is None
 
 
@@ -193,7 +213,7 @@ def test_decathlon_volumes_of_a_4d_file(files):
     cases = loaded(NiftiReader(root))
     assert list(cases) == ["MR_Set7_a_0000", "MR_Set7_a_0001", "MR_Set7_a_0002"]
     for channel, case in enumerate(cases.values()):
-        np.testing.assert_array_equal(case.image, (IMAGE + channel).transpose(2, 1, 0))
+        np.testing.assert_array_equal(case.image.array, (IMAGE + channel).transpose(2, 1, 0))
         np.testing.assert_array_equal(case.label, LABEL.transpose(2, 1, 0))
         assert case.meta == {"patient": "Set7_a"}
 
@@ -201,7 +221,7 @@ def test_decathlon_volumes_of_a_4d_file(files):
 def test_decathlon_with_a_split_and_bad_entries(files):
     root, add = files
     good = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
-    bad = ["a", {"image": "imagesTr/a.nii.gz"}, good | {"label": "x.png"}, good | {"label": "labelsTr/x.nii.gz"}]
+    bad = ["a", {"image": "imagesTr/a.nii.gz"}, good | {"label": "x.txt"}, good | {"label": "labelsTr/x.nii.gz"}]
     decathlon(root, add, cases="a", training=[good, *bad], validation=[good])
     reader = NiftiReader(root)
     assert {name: case.split for name, case in loaded(reader).items()} == {
@@ -230,8 +250,33 @@ def test_plain(files, suffix, channel):
     reader = NiftiReader(root, modality="mri")
     case = loaded(reader)["MR_Set7_p_1"]
     assert isinstance(reader.layout, PlainLayout) and case.names == {"*": "object"} and case.split is None
-    np.testing.assert_array_equal(case.image, IMAGE.transpose(2, 1, 0))
+    np.testing.assert_array_equal(case.image.array, IMAGE.transpose(2, 1, 0))
     np.testing.assert_array_equal(case.label, LABEL.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [("a.nrrd", "a.seg.nrrd"), ("a.mha", "a-label.nrrd"), ("a_0000.mgz", "a.nii.gz"), ("a.img", "a_seg.img")],
+)
+def test_plain_volumes_of_any_format(files, image, label):
+    root, add = files
+    add(f"images/{image}")
+    add(f"labels/{label}", array=LABEL)
+    case = loaded(NiftiReader(root, modality="mri"))["MR_Set7_a"]
+    np.testing.assert_array_equal(case.image.array, IMAGE.transpose(2, 1, 0))
+    np.testing.assert_array_equal(case.label, LABEL.transpose(2, 1, 0))
+    assert case.image.spacing == (4.0, 1.5, 1.5)
+
+
+def test_plain_stacks(files):
+    root, _ = files
+    for folder, array in (("images", IMAGE.T), ("labels", LABEL.T)):
+        (root / folder).mkdir()
+        tifffile.imwrite(root / folder / "a.tif", array, photometric="minisblack")
+    case = loaded(NiftiReader(root, modality="microscopy"))["Microscopy_Set7_a"]
+    np.testing.assert_array_equal(case.image.array, IMAGE.T)
+    np.testing.assert_array_equal(case.label, LABEL.T)
+    assert case.image.kind == "volume" and case.image.geometry is None
 
 
 def test_plain_with_the_same_names(files):
@@ -261,8 +306,12 @@ def test_plain_files_without_or_with_several_partners(files):
     reader = NiftiReader(root, modality="CT")
     errors = {source.name: str(source.error) for source in reader.sources() if source.error}
     assert list(loaded(reader)) == ["CT_Set7_a"] and list(errors) == ["Set7_b", "Set7_c", "Set7_d", "Set7_e"]
-    for name, told in {"b": "1 in images and 0 in labels", "c": "0 in images and 1", "d": "and 2 in labels"}.items():
-        assert told in errors[f"Set7_{name}"]
+    for name, reported in {
+        "b": "1 in images and 0 in labels",
+        "c": "0 in images and 1",
+        "d": "and 2 in labels",
+    }.items():
+        assert reported in errors[f"Set7_{name}"]
 
 
 def test_flat_volume_is_a_picture(files):
@@ -270,7 +319,7 @@ def test_flat_volume_is_a_picture(files):
     add("images/a.nii.gz", array=IMAGE[..., :1])
     add("labels/a.nii.gz", array=LABEL[..., 0])
     case = loaded(NiftiReader(root, modality="US"))["US_Set7_a"]
-    assert case.dimension == 2 and case.image.shape == case.label.shape == (1, 5, 6)
+    assert case.image.kind == "picture" and case.image.array.shape == case.label.shape == (1, 5, 6)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +329,7 @@ def test_flat_volume_is_a_picture(files):
         (LABEL, np.diag((1.5, -1.5, 4.0, 1.0)), "mismatched affine"),
         (LABEL[1:], AFFINE, "shape"),
         (LABEL + np.float32(0.5), AFFINE, "fractions"),
-        (np.stack([LABEL, LABEL], -1), AFFINE, "shape"),
+        (np.stack([LABEL, LABEL], -1), AFFINE, "4D with 2 volumes"),
     ],
     ids=["spacing", "mirrored", "shape", "fractions", "4D"],
 )
@@ -341,7 +390,7 @@ def test_files_outside_of_the_folder(files, place):
     root, add = files
     add("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "../secret/a.nii.gz", array=LABEL)
     pair = {"image": place.format(root=root), "label": "./labelsTr/a.nii.gz"}
-    told = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [pair]}
-    (root / "dataset.json").write_text(json.dumps(told))
+    reported = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [pair]}
+    (root / "dataset.json").write_text(json.dumps(reported))
     (source,) = NiftiReader(root).sources()
     assert "training[0]: found" in str(source.error) and "inside of" in str(source.error)

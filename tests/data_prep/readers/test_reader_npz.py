@@ -22,17 +22,17 @@ def load(folder, name="2D_US_Set_1", **arrays):
 @pytest.mark.parametrize("imgs", [IMGS, RNG.integers(0, 256, (6, 7, 3), np.uint8)])
 def test_picture(tmp_path, imgs):
     case = load(tmp_path, imgs=imgs, gts=GTS)
-    assert (case.name, case.modality, case.dataset, case.dimension) == ("2D_US_Set_1", "US", "Set", 2)
-    np.testing.assert_array_equal(case.image, imgs[None])
+    assert (case.name, case.modality, case.dataset, case.image.kind) == ("2D_US_Set_1", "US", "Set", "picture")
+    np.testing.assert_array_equal(case.image.array, imgs[None])
     np.testing.assert_array_equal(case.label, GTS[None])
-    assert case.spacing is None and not case.instance and case.split is None
+    assert case.image.spacing is None and not case.instance and case.split is None
 
 
 def test_volume_spacing_is_turned_to_zyx(tmp_path):
     volume = RNG.integers(0, 256, (4, 6, 7), np.uint8)
     case = load(tmp_path, "3D_MR_Brain_x", imgs=volume, gts=np.ones((4, 6, 7), np.uint16), spacing=(0.5, 0.6, 3.0))
-    assert (case.modality, case.dimension, case.spacing) == ("MR", 3, (3.0, 0.6, 0.5))
-    np.testing.assert_array_equal(case.image, volume)
+    assert (case.modality, case.image.kind, case.image.spacing) == ("MR", "volume", (3.0, 0.6, 0.5))
+    np.testing.assert_array_equal(case.image.array, volume)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_names(tmp_path, name, modality, dataset, instance):
 @pytest.mark.parametrize(
     ("name", "arrays", "match"),
     [
-        ("2D_US_a", {"imgs": IMGS}, "gts: found only imgs"),
+        ("2D_US_a", {"imgs": IMGS}, "gts: found no such array"),
         ("US_a", {"imgs": IMGS, "gts": GTS}, "file name"),
         ("2D_SPECT_a", {"imgs": IMGS, "gts": GTS}, "modality"),
         ("3D_CT_a", {"imgs": IMGS, "gts": GTS}, "imgs"),

@@ -1,0 +1,110 @@
+"""What the label objects written here have in common: the headers they are derived from, and the names of objects."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.valuerep import DA, TM
+
+from custom.errors import InputError
+from custom.images.decoding import as_label
+from custom.images.dicom import DicomSeries
+from custom.images.dicom_files import text_of
+
+NAME = "MCP-MedSAM"
+_LONGEST = 64  # characters of a LO
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
+#: Of patient and study: may be empty in a derived object but must be there; anonymised files lack them.
+PATIENT_AND_STUDY = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+)
+#: Those that are checked -> the form of ACR-NEMA that becomes DICOM's by dropping a character, and the check.
+_CHECKED: dict[str, tuple[str, Callable[[str], object]]] = {
+    "PatientBirthDate": (".", DA),
+    "PatientSex": (" ", ("M", "F", "O").index),
+    "StudyDate": (".", DA),
+    "StudyTime": (":", TM),
+}
+
+
+def missing_uid(series: DicomSeries) -> str | None:
+    """Return which identifier the headers lack that every derived object refers to, or None."""
+    for keyword in _UIDS:
+        try:
+            uids = [text_of(header, keyword) for header in series.headers]
+        except Exception as error:  # pydicom finds malformed values when they are asked for
+            return f"a malformed {keyword} ({type(error).__name__})"
+        for uid in uids:
+            if not re.fullmatch("[0-9.]{1,64}", uid):
+                return f"{keyword} {uid!r}, which is no UID" if uid else f"no {keyword}"
+    return None
+
+
+def first_header(series: DicomSeries) -> Dataset:
+    """Return a copy of the first header, whose patient and study are complete: unknown or malformed values empty."""
+    header = deepcopy(series.headers[0])
+    for keyword in PATIENT_AND_STUDY:
+        if keyword not in header:
+            setattr(header, keyword, None)
+    for keyword, (dropped, check) in _CHECKED.items():
+        value = text_of(header, keyword).replace(dropped, "")
+        try:
+            check(value)
+        except ValueError:
+            value = ""
+        setattr(header, keyword, value)
+    if header.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethodCodeSequence" not in header:
+        header.DeidentificationMethod = header.get("DeidentificationMethod") or "not recorded"
+    return header
+
+
+def check_objects(path: Path, label: np.ndarray, names: Mapping[int, str], series: DicomSeries) -> np.ndarray:
+    """Return a label map (Z, H, W) with an integer dtype.
+
+    Raises:
+        InputError: it has another shape than the series, ids without a name, or no id at all.
+    """
+    label = as_label(label, path)
+    if label.shape != series.array.shape[:3]:
+        raise InputError(path, "label", f"shape {label.shape}", f"{series.array.shape[:3]} as the series")
+    if not names or min(names) < 1:
+        raise InputError(path, "names", f"ids {sorted(names)}", "at least one id, from 1 up")
+    unnamed = sorted(set(np.unique(label).tolist()) - {0, *names})
+    if unnamed:
+        raise InputError(path, "names", f"no name for ids {unnamed[:8]}", "a name for every id of the label map")
+    return label
+
+
+def object_names(names: Mapping[int, str]) -> dict[int, str]:
+    """Make names fit for DICOM, in the order of their ids: 1 to 64 characters, no backslash, each one once.
+
+    Example:
+        >>> object_names({1: "cyst", 2: "cyst", 5: ""})
+        {1: 'cyst', 2: 'cyst 2', 5: 'object 5'}
+    """
+    found: dict[int, str] = {}
+    used, counts = set(), Counter()
+    for i, name in sorted(names.items()):
+        text = " ".join("".join(c if c.isprintable() and c != "\\" else " " for c in name).split()) or f"object {i}"
+        unique = text[:_LONGEST]
+        while unique in used:
+            counts[text] += 1
+            number = f" {counts[text] + 1}"
+            unique = text[: _LONGEST - len(number)] + number
+        used.add(unique)
+        found[int(i)] = unique
+    return found

@@ -1,0 +1,173 @@
+"""The formats of images, one module each, and the one registry that everybody asks.
+
+A new format is a module here and its test; nothing else changes. A module is a ``Format``:
+
+- ``ENDINGS``: of file names, in lower case; empty where only masks are written.
+- ``DESCRIPTION``: what a user reads in an error, e.g. "NRRD (.nrrd, .nhdr)"; empty where only masks are written.
+- ``MASK``: the name of its masks for ``--format``, or None where none are written.
+- ``recognises(path)``: whether the file or folder is of this format, by its name as far as possible.
+- ``read(path, frame=None, series=None, labels=False)``: the values as stored, as an ``Image`` whose array is (Z, H, W)
+  or (Z, H, W, C); with ``labels`` integer ids (Z, H, W).
+- ``mask_ending(image)``: ending of the file name of a mask.
+- ``mask_problem(image)``: why this image cannot have such a mask, told before the network runs; None where it can.
+- ``write_mask(path, labels, names, image)``: write a label map of the size of ``image.array``, whole or not at all.
+
+Modules import what they decode with when they first decode, so that the registry costs no time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from custom.errors import InputError
+from custom.images.image import Image
+
+#: Formats that a mask can fall back to where its source's own cannot hold it, in this order.
+_FALLBACKS = ("nifti", "png", "tiff")
+
+
+class Format(Protocol):
+    """What a module of this package offers; see there."""
+
+    ENDINGS: tuple[str, ...]
+    DESCRIPTION: str
+    MASK: str | None
+
+    def recognises(self, path: str) -> bool:
+        """Whether a file or folder is of this format."""
+        ...
+
+    def read(self, path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
+        """Read the values as stored."""
+        ...
+
+    def mask_ending(self, image: Image) -> str:
+        """Return the ending of a mask's file name."""
+        ...
+
+    def mask_problem(self, image: Image) -> str | None:
+        """Return why an image cannot have such a mask, or None."""
+        ...
+
+    def write_mask(self, path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
+        """Write a label map."""
+        ...
+
+
+@cache
+def formats() -> Mapping[str, Format]:
+    """Return module name -> module, in alphabetical order."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
+def endings() -> tuple[str, ...]:
+    """Return every ending of a file that can be read, longest first."""
+    found = {ending for module in formats().values() for ending in module.ENDINGS}
+    return tuple(sorted(found, key=lambda ending: (-len(ending), ending)))
+
+
+def kinds() -> str:
+    """Describe what can be read, for an error."""
+    return ", ".join(module.DESCRIPTION for module in formats().values() if module.DESCRIPTION)
+
+
+def has_ending(path: str | os.PathLike[str], ending: tuple[str, ...]) -> bool:
+    """Tell whether a file name has one of some endings, in whatever case."""
+    return Path(path).name.lower().endswith(ending)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """List the files of known formats directly in a folder, by name: without hidden ones, of a pair only the header."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    headers = {path.stem for path in files if has_ending(path, (".hdr",))}
+    known = (path for path in files if has_ending(path, endings()))
+    return [path for path in known if not (has_ending(path, (".img",)) and path.stem in headers)]
+
+
+def stem(path: str | os.PathLike[str]) -> str:
+    """Return a file's or folder's name without the ending of its format.
+
+    Example:
+        >>> stem("in/a.b.nii.gz"), stem("in/1.2.840.1")
+        ('a.b', '1.2.840.1')
+    """
+    name = Path(path).name or Path(path).resolve().name
+    ending = next((e for e in endings() if name.lower().endswith(e)), "")
+    return name[: len(name) - len(ending)] or name
+
+
+def format_of(path: str | os.PathLike[str]) -> Format:
+    """Return the format of a file or folder.
+
+    Raises:
+        InputError: no such file, or none of the formats.
+    """
+    text = str(path)
+    if not os.path.exists(text):  # False, too, for what can be no path
+        raise InputError(path, "image", "no such file", kinds())
+    modules = sorted(formats().values(), key=lambda module: not has_ending(text, module.ENDINGS or ("\0",)))
+    found = next((module for module in modules if module.recognises(text)), None)  # a name tells before a content
+    if found is None:
+        raise InputError(path, "image", "a file of another kind", kinds())
+    return found
+
+
+def mask_formats() -> Mapping[str, Format]:
+    """Return name for ``--format`` -> module."""
+    return {module.MASK: module for module in formats().values() if module.MASK}
+
+
+def check_mask_format(name: object) -> str | None:
+    """Return the name of a format of masks, or None for the source's own.
+
+    Raises:
+        InputError: there is no such format.
+    """
+    if name is not None and name not in mask_formats():
+        raise InputError("arguments", "format", repr(name), ", ".join(sorted(mask_formats())))
+    return name
+
+
+def mask_format(image: Image, name: str | None = None) -> tuple[Format, str | None]:
+    """Choose the format of an image's mask, before anything is computed.
+
+    Args:
+        image: what is to be segmented.
+        name: the format asked for; None for the source's own, else the first that can hold the mask.
+
+    Returns:
+        The format, and why it is not the source's own, or None.
+
+    Raises:
+        InputError: the format asked for cannot hold it.
+    """
+    if name is not None:
+        module = mask_formats()[check_mask_format(name)]
+        problem = module.mask_problem(image)
+        if problem:
+            raise InputError(image.path, f"format {name}", problem, f"{_possible(image)}")
+        return module, None
+    own = formats().get(image.format)
+    reason = None if own is None or own.MASK is None else own.mask_problem(image)
+    if own is not None and own.MASK is not None and reason is None:
+        return own, None
+    return fallback_format(image), reason
+
+
+def fallback_format(image: Image) -> Format:
+    """Return a format that can hold the mask of any image: NIfTI where it has a grid, else PNG or TIFF."""
+    order = _FALLBACKS if image.geometry is not None else _FALLBACKS[1:]
+    return next(module for module in map(mask_formats().get, order) if module.mask_problem(image) is None)
+
+
+def _possible(image: Image) -> str:
+    return ", ".join(name for name, module in sorted(mask_formats().items()) if module.mask_problem(image) is None)

@@ -1,0 +1,141 @@
+"""DICOM: a file, a folder or a DICOMDIR; masks are DICOM segmentation objects (SEG)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from custom.errors import InputError
+from custom.images.decoding import decoding, no_choice
+from custom.images.dicom_mark import DIRECTORY_NAME, ENDINGS, FIRST_BYTES, is_dicom
+from custom.images.image import Image
+
+if TYPE_CHECKING:
+    from custom.images.dicom import DicomSeries
+
+DESCRIPTION = f"DICOM ({', '.join(ENDINGS)}, a folder or a {DIRECTORY_NAME})"
+MASK = "seg"
+
+
+def recognises(path: str) -> bool:
+    """Tell whether a path is a folder, has the name of a DICOM file or begins like one."""
+    name = os.path.basename(path)
+    if os.path.isdir(path) or name.upper() == DIRECTORY_NAME or name.lower().endswith(ENDINGS):
+        return True
+    with decoding(path, "image"), open(path, "rb") as file:
+        return is_dicom(path, file.read(FIRST_BYTES))
+
+
+def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
+    """Read a series; see ``custom.images.dicom.read_series``.
+
+    The notes hold ``series`` (uid, description, dicom_modality); of several slices ``slices`` (z as in boxes,
+    InstanceNumber, SOPInstanceUID and, of a multi-frame file, frame); ``warning_modality`` where DICOM's Modality is
+    none of ours; and ``unreadable``, a line for each other file of a folder that cannot be read.
+
+    Args:
+        path: a file, a folder or a DICOMDIR.
+        frame: must be None: the frames of a file are its slices.
+        series: the UID, number or description of the one to read where there are several.
+        labels: read a label object, which cannot be placed without its image: see ``read_label_object``.
+
+    Raises:
+        InputError: it is no image series, more than one, or no even volume; or ``labels`` or a frame is asked for.
+    """
+    from custom.images.dicom import read_series
+
+    no_choice(path, frame=frame)
+    if labels:
+        raise InputError(path, "label", "a DICOM object without its image", "a SEG or RTSTRUCT beside its image series")
+    found = read_series(path, series)
+    single = len(found.array) == 1 if found.geometry is None else 1 in found.geometry.shape
+    return Image(
+        path=path,
+        format="dicom",
+        array=found.array,
+        kind="picture" if single else "volume",
+        geometry=found.geometry,
+        spacing=found.spacing,
+        modality=found.modality,
+        modality_source=found.modality and "DICOM",
+        # A mask needs the shape of the values alone, which would else be held beside those that the network sees.
+        source=replace(found, array=np.broadcast_to(found.array.dtype.type(0), found.array.shape)),
+        notes=_notes(found),
+    )
+
+
+def read_label_object(path: str | os.PathLike[str], image: Image) -> tuple[np.ndarray, dict[int, str]]:
+    """Read a SEG or RTSTRUCT on the grid of the image that it belongs to.
+
+    Returns:
+        (Z, H, W) uint8 or uint16, canonical, of the size of ``image.array``, a picture's with Z = 1; and id -> name.
+
+    Raises:
+        InputError: the file is no such object or belongs elsewhere, or the image is not DICOM.
+    """
+    from custom.images.dicom_files import read_header, text_of
+    from custom.images.dicom_labels import LABEL_READERS
+
+    if image.format != "dicom":
+        raise InputError(path, "image", image.path, "the DICOM series that the labels were drawn on")
+    header = read_header(path, ("Modality", "SeriesInstanceUID"))
+    kind = "" if header is None else text_of(header, "Modality")
+    if kind not in LABEL_READERS:
+        raise InputError(path, "Modality", repr(kind), " or ".join(LABEL_READERS))
+    return LABEL_READERS[kind](path, image.source)
+
+
+def mask_ending(image: Image) -> str:
+    """Return the ending of a SEG's file name."""
+    return ENDINGS[0]
+
+
+def mask_problem(image: Image) -> str | None:
+    """Return why no SEG can be written for an image, or None."""
+    if image.format != "dicom":
+        return "no DICOM image, which a SEG refers to"
+    series: DicomSeries = image.source
+    if image.geometry is None:
+        cut_out = image.kind == "picture" and len(series.sop_uids) > 1
+    else:
+        cut_out = image.geometry.shape != series.geometry.shape
+    if cut_out:
+        return "one slice of a DICOM series"
+    from custom.images.dicom_seg_writing import seg_problem
+
+    return seg_problem(series)
+
+
+def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
+    """Write a label map of the size of ``image.array`` as a SEG that refers to the image, whole or not at all.
+
+    Raises:
+        InputError: the headers of the series do not suffice.
+    """
+    from custom.images.dicom_seg_writing import write_seg
+
+    write_seg(path, labels if image.kind == "volume" else labels[None], names, image.source)
+
+
+def _notes(series: DicomSeries) -> dict[str, Any]:
+    notes: dict[str, Any] = {
+        "series": {"uid": series.uid, "description": series.description, "dicom_modality": series.kind}
+    }
+    if len(series.sop_uids) > 1:
+        many = len(series.files) < len(series.sop_uids)
+        facts = zip(series.instance_numbers, series.sop_uids, series.frames, strict=True)
+        notes["slices"] = [
+            {"z": z, "InstanceNumber": number, "SOPInstanceUID": uid} | ({"frame": frame} if many else {})
+            for z, (number, uid, frame) in enumerate(facts)
+        ]
+    if series.modality is None:
+        kind = f"DICOM's Modality {series.kind}" if series.kind else "DICOM's Modality, which is empty,"
+        notes["warning_modality"] = f"{kind} has no counterpart; declare one with --modality"
+    if series.unreadable:
+        notes["unreadable"] = list(series.unreadable)
+    return notes

@@ -1,0 +1,114 @@
+"""Volumes of FreeSurfer; masks keep the source's header."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from custom.files import write_whole
+from custom.images.decoding import check_room, check_size, decoding, no_choice
+from custom.images.formats import has_ending
+from custom.images.geometry import Geometry
+from custom.images.grids import grid_shape, image_on_grid
+from custom.images.image import Image
+
+ENDINGS = (".mgz", ".mgh")
+DESCRIPTION = "FreeSurfer (.mgz, .mgh)"
+MASK = "mgz"
+
+_COMPRESSION = 6
+
+
+def recognises(path: str) -> bool:
+    """Whether the name of a file ends like FreeSurfer's volumes."""
+    return has_ending(path, ENDINGS) and os.path.isfile(path)
+
+
+def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
+    """Read a volume.
+
+    Args:
+        path: ``.mgz`` or ``.mgh``.
+        frame: which volume of a 4D file, from 0.
+        series: refused.
+        labels: whether the array must hold ids.
+
+    Raises:
+        InputError: the file cannot be read, is larger than ``custom.limits`` allows, has no usable affine, is 4D and
+            no volume of it is chosen, or holds no ids.
+    """
+    from nibabel.arrayproxy import ArrayProxy
+    from nibabel.freesurfer.mghformat import MGHHeader, header_dtype
+    from nibabel.openers import ImageOpener
+
+    no_choice(path, series=series)
+    with decoding(path, "FreeSurfer volume"):
+        with ImageOpener(path) as file:
+            header = MGHHeader(file.read(header_dtype.itemsize))  # what follows the voxels would cost reading them
+        stored, itemsize = header.get_data_shape(), header.get_data_dtype().itemsize
+        geometry = Geometry(header.get_affine(), grid_shape(stored, frame, path), path)
+        check_size(geometry.canonical_shape, path, itemsize=itemsize)
+        size = header.get_data_offset() + math.prod(map(int, stored)) * itemsize
+        check_room(size, path, deflated=has_ending(path, (".mgz",)))
+        several = len(stored) == 4
+        array = np.asanyarray(ArrayProxy(path, header, mmap=False)[(..., frame) if several else ...])
+        return image_on_grid(
+            array,
+            geometry,
+            labels=labels,
+            path=path,
+            format="mgh",
+            stored_shape=geometry.shape,
+            ijk=True,
+            source=header,
+            notes={"frame": frame} if several else {},
+        )
+
+
+def mask_ending(image: Image) -> str:
+    """Return the ending of a mask."""
+    return ".mgz"
+
+
+def mask_problem(image: Image) -> str | None:
+    """Return None: every image has a grid, if only that of a picture."""
+    return None
+
+
+def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
+    """Write a label map, for an image of FreeSurfer in its own header: uint8, ids above 255 as int32.
+
+    The file appears whole or not at all. The same labels give the same bytes.
+
+    Args:
+        path: ends in ``.mgz``.
+        labels: uint8 or uint16, of the size of ``image.array``.
+        names: not stored.
+        image: the segmented image.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from nibabel.freesurfer.mghformat import MGHImage
+
+    stored = image.to_ijk(labels)
+    stored = stored if stored.dtype == np.uint8 else stored.astype(np.int32)  # its uint16 is new and often unknown
+    if image.format == "mgh" and image.stored_shape == tuple(image.source["dims"][:3]):
+        header = image.source.copy()
+    else:  # another format, or a slice taken out of a volume
+        header = MGHImage(stored, image.grid.affine).header
+    header.set_data_dtype(stored.dtype)
+    header["dims"] = (*stored.shape, 1)
+    file = BytesIO()
+    header.writehdr_to(file)
+    file.seek(header.get_data_offset())
+    file.write(stored.astype(header.get_data_dtype()).tobytes(order="F"))
+    header.writeftr_to(file)
+    content = gzip.compress(file.getvalue(), _COMPRESSION, mtime=0)
+    write_whole(path, lambda whole: whole.write(content))

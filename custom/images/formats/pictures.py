@@ -1,0 +1,108 @@
+"""Pictures that Pillow decodes: PNG, JPEG, BMP, WebP; masks are PNG."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from custom.errors import InputError
+from custom.files import write_whole
+from custom.images.colours import colour_table
+from custom.images.decoding import as_label, check_size, decoding, no_choice
+from custom.images.formats import has_ending
+from custom.images.image import Image
+from custom.images.orientation import ORIENTATION_TAG, upright
+from custom.limits import PIXELS
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+DESCRIPTION = "PNG, JPEG, BMP, WebP (.png, .jpg, .jpeg, .bmp, .webp)"
+MASK = "png"
+
+_PLAIN_MODES = {"L", "RGB", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+#: Of the formats Pillow knows; for others it starts programs (EPS).
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+
+
+def recognises(path: str) -> bool:
+    """Whether the name of a file ends like a picture's."""
+    return has_ending(path, ENDINGS) and os.path.isfile(path)
+
+
+def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
+    """Read a picture, upright: an EXIF orientation is applied, as viewers do, and noted.
+
+    Palette and other colour models become RGB, an alpha channel is dropped, 16 and 32 bit grey keep their values, and
+    black and white become 0 and 255. The ids of a palette picture are its palette indices.
+
+    Raises:
+        InputError: the file cannot be read, is larger than ``custom.limits`` allows or animated, ``labels`` of a
+            colour picture, or a frame or series is chosen.
+    """
+    no_choice(path, frame=frame, series=series)
+    with _picture(path, "label picture" if labels else "picture") as picture:
+        picture.load()  # PNG may keep its EXIF behind the pixels
+        orientation = _orientation(picture)
+        if not labels and picture.mode not in _PLAIN_MODES:
+            picture = picture.convert("L" if picture.mode in ("1", "LA", "La") else "RGB")
+        array, notes = upright(np.asarray(picture)[None], orientation)  # HxW[x3] -> 1xHxW[x3]
+    if labels:
+        if array.ndim != 3:
+            raise InputError(path, "label", f"{array.shape[-1]} channels", "one channel of integer ids")
+        array = as_label(array, path)
+    return Image(path=str(path), format="pictures", array=array, kind="picture", notes=notes)
+
+
+def mask_ending(image: Image) -> str:
+    """Return the ending of a mask's file name."""
+    return ".png"
+
+
+def mask_problem(image: Image) -> str | None:
+    """Return why an image cannot have a PNG mask, or None."""
+    return "a volume" if image.kind == "volume" else None
+
+
+def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
+    """Write a label map as a PNG whose values are the labels: 8 bit with a table of colours, 16 bit in grey.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    import PIL.Image
+
+    labels = image.to_zyx(labels)
+    picture = PIL.Image.fromarray(labels)
+    if labels.dtype == np.uint8:
+        picture.putpalette(colour_table().tobytes())
+    write_whole(path, lambda file: picture.save(file, "PNG"))
+
+
+@contextmanager
+def _picture(path: str, kind: str) -> Iterator[PIL.Image.Image]:
+    import PIL.Image
+
+    with decoding(path, kind), warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # check_size says it, as an error
+        PIL.Image.MAX_IMAGE_PIXELS = PIXELS.value  # Pillow refuses twice as many by itself
+        with PIL.Image.open(path, formats=_FORMATS) as picture:
+            check_size((1, picture.height, picture.width), path, itemsize=4)
+            if picture.format == "WEBP" and picture.n_frames > 1:
+                raise InputError(path, "frames", f"an animation of {picture.n_frames}", "one picture")
+            yield picture
+
+
+def _orientation(picture: PIL.Image.Image) -> object:
+    """Return the EXIF orientation; 1 where EXIF is broken, which viewers pass over too."""
+    try:
+        return picture.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # any, as in ``decoding``: it is parsed from the file's bytes
+        return 1

@@ -1,0 +1,270 @@
+"""Segment many images: what is finished is skipped, and a bad image does not stop the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from custom.errors import InputError
+from custom.files import write_whole
+from custom.images.formats import Format, check_mask_format, mask_format
+from custom.images.image import Image
+from custom.images.intensity import WINDOWS, Window
+from custom.images.reading import read_image
+from custom.inference.box_input import Boxes
+from custom.inference.canvas import check_overlap
+from custom.inference.cases import Case, fingerprint
+from custom.inference.predictor import Predictor
+from custom.inference.prompt_check import check_names, check_prompt
+from custom.inference.result_files import is_finished, write_result
+from custom.modalities import canonical_modality
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is done to every image.
+
+    Attributes:
+        window: of CT that is not uint8.
+        suv_max: upper end of the range of a PET in SUV; None takes the percentiles.
+        frame: number of the volume in a 4D file.
+        series: which DICOM series of a folder.
+        overlap: "logit", "smaller" or "last"; see ``Predictor.predict``.
+        separate: write one file for each box instead of one label map.
+        follow: follow an object through the slices of a volume; without it every slice is prompted with the box.
+        format: of the masks; None for the source's own.
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
+
+    window: Window = WINDOWS["soft_tissue"]
+    suv_max: float | None = None
+    frame: int | None = None
+    series: str | None = None
+    overlap: str = "logit"
+    separate: bool = False
+    follow: bool = True
+    format: str | None = None
+
+    def __post_init__(self) -> None:
+        check_overlap(self.overlap)
+        check_mask_format(self.format)
+        suv_max, frame = self.suv_max, self.frame
+        number = isinstance(suv_max, (int, float)) and not isinstance(suv_max, bool)
+        if suv_max is not None and not (number and 0 < suv_max < np.inf):
+            raise InputError("arguments", "suv_max", repr(suv_max), "a positive number")
+        if frame is not None and (isinstance(frame, bool) or not isinstance(frame, int) or frame < 0):
+            raise InputError("arguments", "frame", repr(frame), "a whole number from 0 up")
+        for name in ("separate", "follow"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError("arguments", name, repr(getattr(self, name)), "True, False")
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """What a run did: names of the cases written, number of those that were there, and a line for each that failed."""
+
+    written: list[str] = field(default_factory=list)
+    skipped: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+def segment_case(case: Case, predictor: Predictor, options: Options, out: Path) -> dict[str, Any]:
+    """Segment one image, write its results, and return the content of its JSON file.
+
+    Raises:
+        InputError: the image, its boxes or the network cannot be used.
+        OSError: the results cannot be written.
+    """
+    return _finish(_load(case, options), predictor, out)
+
+
+def segment_cases(
+    cases: Sequence[Case], predictor: Predictor, options: Options, out: Path, *, rank: int = 0, world: int = 1
+) -> Summary:
+    """Segment those of a share of the cases that have no results yet, or results of other inputs.
+
+    Stopped at any moment, the same call carries on. A failed case is reported at once and is tried again by the next
+    run. At the end ``report_<rank>.json`` lists what was written and what failed.
+
+    Args:
+        cases: all cases; this process takes ``cases[rank::world]``.
+        predictor: the network.
+        options: what is done to every image.
+        out: folder of the results.
+        rank: number of this process.
+        world: number of processes.
+
+    Raises:
+        InputError: the network cannot be started.
+        OSError: results cannot be written (no permission, disk full): then the other cases could not be, either.
+    """
+    share, summary = cases[rank::world], Summary()
+    states = {case.name: fingerprint(case, asdict(options)) for case in share}
+    todo = [case for case in share if not is_finished(out, case.name, _mark(states[case.name], predictor))]
+    summary.skipped = len(share) - len(todo)
+    for case in tqdm(todo, unit="case", disable=None if rank == 0 else True):
+        try:
+            loaded = _load(case, options)
+        except Exception as error:
+            _fail(summary, case, error)
+            continue
+        predictor.network.start()  # an error of the network concerns all cases
+        try:
+            _finish(loaded, predictor, out)
+        except OSError:
+            raise
+        except Exception as error:
+            _fail(summary, case, error)
+        else:
+            summary.written.append(case.name)
+    out.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(asdict(summary), indent=2, ensure_ascii=False) + "\n"
+    write_whole(out / f"report_{rank}.json", lambda file: file.write(content.encode("utf-8", "backslashreplace")))
+    return summary
+
+
+def check_out(out: Path, cases: Sequence[Case], source: str | Path) -> None:
+    """Check the folder of the results before any work: it can be written, and no result replaces an input.
+
+    Raises:
+        InputError: it is a file, cannot be written, or holds an image or the list under the name of a result.
+    """
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise InputError("arguments", "out", f"{out} ({error.strerror})", "a folder that can be written") from error
+    finally:
+        for folder in missing:
+            if folder.is_dir():
+                folder.rmdir()
+    files = {source, *(file for case in cases for file in (case.path, *(case.boxes.files if case.boxes else ())))}
+    places = [Path(place) for place in files]
+    inputs = {place.name for place in places if place.resolve().parent == out.resolve()}
+    for case in cases if inputs else ():
+        results = {f"{case.name}.json", f"{case.name}.npz", f"{case.name}_overlay.png"}
+        taken = [name for name in inputs if name in results or name.startswith(f"{case.name}_mask")]
+        if taken:
+            raise InputError("arguments", "out", f"{out}, where {min(taken)} is an input", "another folder")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Loaded:
+    """A case that was read and checked, with the format of its mask."""
+
+    case: Case
+    image: Image
+    boxes: Boxes
+    names: tuple[str, ...]
+    options: Options
+    format: Format
+    warnings: tuple[str, ...]
+    fingerprint: str
+    read_seconds: float
+
+
+def _load(case: Case, options: Options) -> _Loaded:
+    start = time.perf_counter()
+    state = fingerprint(case, asdict(options))  # before the file is read: one that changes from here on is done again
+    image = read_image(
+        case.path,
+        modality=None if case.modality is None else canonical_modality(case.modality, case.path),
+        window=options.window,
+        suv_max=options.suv_max,
+        frame=options.frame,
+        series=options.series,
+    )
+    boxes = Boxes(values=image.boxes, slices=None, names=None) if case.boxes is None else case.boxes.resolve(image)
+    if boxes.values is None:
+        raise InputError(case.path, "boxes", "no boxes", "--boxes, a list that gives them, or an npz with boxes")
+    count = len(check_prompt(image, boxes.values, boxes.slices).boxes)
+    names = check_names(case.names or boxes.names, count, case.path)
+    module, reason = mask_format(image, options.format)
+    warnings = []
+    if reason is not None:
+        warnings.append(f"the mask is written as {module.MASK}: {reason}")
+    if image.modality is None and "warning_modality" in image.notes:
+        warnings.append(image.notes["warning_modality"])
+    warnings += image.notes.get("unreadable", [])
+    for warning in warnings:  # before the network runs
+        logger.warning("%s: %s", case.path, warning)
+    return _Loaded(
+        case=case,
+        image=image,
+        boxes=boxes,
+        names=names,
+        options=options,
+        format=module,
+        warnings=tuple(warnings),
+        fingerprint=state,
+        read_seconds=time.perf_counter() - start,
+    )
+
+
+def _finish(loaded: _Loaded, predictor: Predictor, out: Path) -> dict[str, Any]:
+    """Segment what was loaded, and write the results."""
+    case, options = loaded.case, loaded.options
+    predictor.set_image(loaded.image)
+    with _slice_bar(loaded.image) as progress:
+        result = predictor.predict(
+            loaded.boxes.values,
+            slice=loaded.boxes.slices,
+            names=loaded.names,
+            overlap=options.overlap,
+            follow=options.follow,
+            progress=progress,
+        )
+    result = replace(result, seconds={**result.seconds, "read": loaded.read_seconds})
+    more = {"options": asdict(options), "fingerprint": _mark(loaded.fingerprint, predictor)}
+    more["warnings"] = list(loaded.warnings)
+    report = write_result(result, out, case.name, loaded.format, separate=options.separate, more=more)
+    for entry in report["boxes"]:
+        if "warning" in entry:
+            logger.warning("%s: %s: %s", case.path, entry["name"], entry["warning"])
+    return report
+
+
+def _mark(state: str, predictor: Predictor) -> str:
+    """Return 16 hexadecimal digits that stand for a case, the options and the network."""
+    facts = json.dumps(predictor.network.facts, sort_keys=True, default=str)
+    return hashlib.sha256(f"{state} {facts}".encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _slice_bar(image: Image) -> Iterator[Callable[[int, int], None] | None]:
+    """Show the slices of a volume that are done, and the time left."""
+    if image.kind != "volume":
+        yield None
+        return
+    quiet = not sys.stderr.isatty()  # then a line now and again, so that a log stays short
+    with tqdm(desc=Path(image.path).name, unit="slice", leave=False, mininterval=10.0 if quiet else 0.2) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def _fail(summary: Summary, case: Case, error: Exception) -> None:
+    text = str(error) if isinstance(error, InputError) else f"{case.path}: {type(error).__name__} ({error})"
+    summary.failed.append(" ".join(text.split()))
+    tqdm.write(f"failed: {summary.failed[-1]}", file=sys.stderr)

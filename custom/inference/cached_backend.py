@@ -1,0 +1,116 @@
+"""Keep what the network said of the last images and boxes, so that a second box on a slice takes only the decoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from custom.inference.backend import Backend, Decoded
+
+#: Answers of the decoder that are kept, 256 kB a box: clients ask for the numbers and for the mask one after the other.
+ANSWERS = 64
+
+Kept = TypeVar("Kept")
+
+
+class Embedding(NamedTuple):
+    """An embedding and the digest of the image it belongs to."""
+
+    key: bytes
+    value: object
+
+
+class CachedBackend:
+    """A ``Backend`` that encodes an image only if it is not among the last ones, and decodes the same boxes once.
+
+    An image is known by the bytes the encoder would see, so that a slice of a volume, the same slice in another file
+    and an upload sent again are found, and another window or another slice is not. One caller at a time.
+
+    Args:
+        backend: encodes and decodes.
+        capacity: embeddings kept, 4 MB each in float32; the one not used for the longest time goes first.
+
+    Attributes:
+        encoded: number of images the encoder has seen.
+    """
+
+    def __init__(self, backend: Backend, *, capacity: int) -> None:
+        self.backend, self.capacity, self.encoded = backend, capacity, 0
+        self._embeddings: OrderedDict[bytes, Embedding] = OrderedDict()
+        self._answers: OrderedDict[bytes, Decoded] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._embeddings)
+
+    @property
+    def uses_modality(self) -> bool:
+        """Whether a modality prompts the network."""
+        return self.backend.uses_modality
+
+    @property
+    def clip_image(self) -> bool:
+        """Whether the network takes CLIP's feature of each crop."""
+        return self.backend.clip_image
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the crops in pixels."""
+        return self.backend.crop_size
+
+    def encode(self, images: np.ndarray) -> list[Embedding]:
+        """Return the embeddings of images in the frame, Bx3x256x256 float32 in [0, 1]."""
+        return [self._encoded(image) for image in images]
+
+    def clip_features(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray | None:
+        """Return CLIP's feature of the image inside each box (see ``Backend``)."""
+        return self.backend.clip_features(image, boxes)
+
+    def decode(
+        self,
+        embedding: Embedding,
+        boxes: np.ndarray,
+        modality: int,
+        crops: np.ndarray,
+        image_features: np.ndarray | None = None,
+    ) -> Decoded:
+        """Decode N boxes of one image (see ``Backend``)."""
+        features = b"" if image_features is None else image_features
+        key = _digest(embedding.key, boxes, str(modality).encode(), crops, features)
+        return _recall(
+            self._answers,
+            key,
+            lambda: self.backend.decode(embedding.value, boxes, modality, crops, image_features),
+            ANSWERS,
+        )
+
+    def _encoded(self, image: np.ndarray) -> Embedding:
+        key = _digest(image)
+
+        def encode() -> Embedding:
+            self.encoded += 1
+            # One by one: the embeddings of a batch can be views of one array, which a single one would keep alive.
+            (value,) = self.backend.encode(image[None])
+            return Embedding(key, value)
+
+        return _recall(self._embeddings, key, encode, self.capacity)
+
+
+def _digest(*parts: np.ndarray | bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).data.cast("B"))
+    return digest.digest()
+
+
+def _recall(kept: OrderedDict[bytes, Kept], key: bytes, make: Callable[[], Kept], capacity: int) -> Kept:
+    """Return what is kept under a key, or make and keep it; the least recently used goes first."""
+    if key not in kept:
+        kept[key] = make()
+    kept.move_to_end(key)
+    while len(kept) > capacity:
+        kept.popitem(last=False)
+    return kept[key]

@@ -1,0 +1,171 @@
+"""From a request's image and boxes to masks on the image's own grid, with everything kept that the next click needs."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from custom.errors import InputError
+from custom.images.formats import Format, has_ending, mask_format, mask_formats
+from custom.images.image import Image
+from custom.inference.models import Model
+from custom.inference.predictor import Predictor
+from custom.inference.result import Result
+from custom.label_app.conf import Conf
+from custom.label_app.image_cache import ImageCache
+from custom.label_app.roi import parse_prompt
+from custom.label_app.weights import Weights
+from custom.modalities import MODALITIES, canonical_modality
+
+#: The first choice in the client: DICOM, the file's name or the network itself decides on the modality.
+AUTO = "auto"
+CHOICES = (AUTO, *MODALITIES)
+#: Endings of masks that a client may ask for.
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif")
+
+
+class SegmentationService:
+    """Segments; one request at a time, so that memory is that of one image beside the caches.
+
+    Args:
+        weights: decides on the weights to use.
+        conf: sizes of the caches, names of objects.
+    """
+
+    def __init__(self, weights: Weights, conf: Conf) -> None:
+        self.weights, self.conf = weights, conf
+        self.images = ImageCache(conf.image_mb * 2**20)
+        self._predictor: Predictor | None = None
+        self._lock = threading.Lock()
+
+    def segment(self, path: Path, request: Mapping[str, Any], *, dimension: int) -> Result:
+        """Segment the boxes of a request.
+
+        Args:
+            path: the image file.
+            request: boxes as ``custom.label_app.roi`` describes; ``modality``, one of ``CHOICES``; ``label``, name of
+                the object.
+            dimension: 2 for one slice, 3 for a volume.
+
+        Raises:
+            InputError: the image, its boxes or the modality cannot be used.
+        """
+        modality = declared_modality(request)
+        with self._lock:
+            image = self.images.read(path, modality)
+            prompt = parse_prompt(
+                request, image.size, dimension=dimension, flat=2 if image.flat_axis is None else image.flat_axis
+            )
+            mask_file_format(image, request)  # before the network runs
+            names = box_names(len(prompt.boxes), str(request.get("label") or ""), self.conf.names)
+            predictor = self._in_use()
+            predictor.set_image(image)
+            return predictor.predict(prompt.boxes, slice=prompt.slice, names=names)
+
+    def glance(self, path: Path, modality: str | None) -> float:
+        """Return the predicted IoU of a box around the whole middle slice of an image nobody has drawn in.
+
+        Raises:
+            InputError: the image cannot be read.
+        """
+        with self._lock:
+            width, height, *depth = self.images.read(path, declared_modality({"modality": modality})).size
+        whole = {"box": [0, 0, width - 1, height - 1], "slice": depth[0] // 2 if depth else None}
+        return float(self.segment(path, whole | {"modality": modality}, dimension=2).iou.mean())
+
+    def _in_use(self) -> Predictor:
+        """Return the predictor of the weights in use; with others, the embeddings of the old ones are dropped."""
+        network: Model = self.weights.current()
+        if self._predictor is None or self._predictor.network is not network:
+            self._predictor = None  # its memory first
+            self._predictor = Predictor(network=network, embeddings=self.conf.embeddings)
+        return self._predictor
+
+
+def answer(result: Result) -> dict[str, Any]:
+    """Describe a result in the words of ``custom.segment``, with what MONAI Label's clients look for."""
+    report = result.describe()
+    del report["image"]  # a path of the server is nobody's business
+    seconds, model = report.pop("seconds"), report.pop("model")
+    boxes = [{"label": box["name"], "value": n, **box} for n, box in enumerate(report["boxes"], start=1)]
+    return {
+        **report,
+        **{key: model[key] for key in ("backend", "precision", "digest")},
+        "boxes": boxes,
+        "label_names": {name: n for n, name in enumerate(result.names, start=1)},
+        "slice": None if result.slices is None else result.slices[0],
+        "warnings": [f"{box['label']}: {box['warning']}" for box in boxes if "warning" in box],
+        "latencies": seconds,
+    }
+
+
+def write_mask_file(result: Result, request: Mapping[str, Any]) -> Path:
+    """Write the label map of a result to a new file in the folder for temporary files.
+
+    Raises:
+        InputError: see ``mask_file_format``.
+        OSError: the file cannot be written.
+    """
+    module, ending = mask_file_format(result.image, request)
+    with tempfile.NamedTemporaryFile(suffix=ending, delete=False) as file:
+        path = Path(file.name)
+    try:
+        names = dict(enumerate(result.names, start=1))
+        module.write_mask(path, result.segmentation.labels, names, result.image)
+    except BaseException:
+        path.unlink(missing_ok=True)  # nobody would know its name
+        raise
+    return path
+
+
+def mask_file_format(image: Image, request: Mapping[str, Any]) -> tuple[Format, str]:
+    """Return the format and the ending of the mask that a client asks for.
+
+    Args:
+        image: the image of the request.
+        request: ``result_extension``, one of ``ENDINGS``: .nrrd for 3D Slicer and OHIF; by default that of the image's
+            kind.
+
+    Raises:
+        InputError: another ending (as it stands it would become part of a path), or one that cannot hold the mask.
+    """
+    ending = request.get("result_extension") or None
+    if ending not in (None, *ENDINGS):
+        raise InputError("request", "result_extension", repr(ending), ", ".join(ENDINGS))
+    if ending is None:
+        module, _ = mask_format(image)
+        return module, module.mask_ending(image)
+    module = next(module for module in mask_formats().values() if has_ending(f"mask{ending}", module.ENDINGS))
+    problem = module.mask_problem(image)
+    if problem is not None:
+        own = mask_format(image)[0].mask_ending(image)
+        raise InputError("request", "result_extension", f"{ending!r} for {problem}", f"{own}, .nrrd for this image")
+    return module, ending
+
+
+def declared_modality(request: Mapping[str, Any]) -> str | None:
+    """Return the modality the client chose; None for "auto" and for a list of choices nobody has chosen from.
+
+    Raises:
+        InputError: it is none of the eleven.
+    """
+    value = request.get("modality")
+    if value is None or value == AUTO or isinstance(value, (list, tuple)):
+        return None
+    if not isinstance(value, str):
+        raise InputError("request", "modality", repr(value), ", ".join(CHOICES))
+    return canonical_modality(value, "request")
+
+
+def box_names(count: int, label: str, known: list[str]) -> list[str]:
+    """Name the objects of a request: by its label, else by the server's names; more of them are numbered.
+
+    Example:
+        >>> box_names(2, "cyst", ["object"])
+        ['cyst 1', 'cyst 2']
+    """
+    name = label or known[0]
+    return [name] if count == 1 else [f"{name} {k}" for k in range(1, count + 1)]
