@@ -98,6 +98,9 @@ def list_cases(
     given = None if boxes is None else BoxInput.parse(boxes, world=world, margin=margin, slices=slices)
     titles = parse_names(names, "arguments", given)
     images = [str(file) for file in _images(path)] if path.is_dir() else []
+    if images and given is None and not any(has_ending(image, formats()["npz"].ENDINGS) for image in images):
+        allowed = "--boxes with boxes for each of them, or with a CSV or JSON list; only npz files bring their own"
+        raise InputError(source, "boxes", f"no boxes for {len(images)} images", allowed)
     found = zip(_names(images), images, strict=True) if images else [(_short(stem(path)), str(source))]
     cases = [Case(name=name, path=place, boxes=given, modality=modality, names=titles) for name, place in found]
     return cases, bool(images)

@@ -133,7 +133,7 @@ class BoxDataset(Dataset):
     def _item(self, case: Case) -> dict[str, object]:
         image, boxes = self._read(case)
         return {
-            "image": torch.from_numpy(image.array),
+            "image": torch.tensor(image.array),  # a copy: what was read may not be writable
             "boxes": torch.from_numpy(boxes),
             "modality": image.modality or "",
             "case": case.name,

@@ -78,7 +78,7 @@ def test_one_box_for_a_folder_of_images(tmp_path):
 def test_pairs_of_files_are_one_image(tmp_path):
     for name in ("a.hdr", "a.img", "b.IMG", "b.HDR", "c.nii"):
         (tmp_path / name).touch()
-    assert [case.path for case in list_cases(tmp_path)[0]] == [str(tmp_path / n) for n in ("a.hdr", "b.HDR", "c.nii")]
+    assert [case.path for case in list_cases(tmp_path, boxes=BOX)[0]] == [str(tmp_path / n) for n in ("a.hdr", "b.HDR", "c.nii")]
 
 
 def test_folder_of_a_series(tmp_path, write_series):
@@ -316,6 +316,16 @@ def test_names_that_can_be_no_files(tmp_path, image):
 
 def test_long_names_leave_room_for_endings(tmp_path):
     paths = [save_picture(tmp_path / f"{'ä' * 120}{n}.png") for n in range(2)]
-    names = [case.name for case in list_cases(tmp_path)[0]]
+    names = [case.name for case in list_cases(tmp_path, boxes=BOX)[0]]
     assert len(set(names)) == 2 and all(len(os.fsencode(name)) <= 200 for name in names)
     assert list_cases(paths[0], boxes=BOX)[0][0].name == names[0]
+
+
+def test_a_folder_without_any_boxes(tmp_path):
+    """Refused at once, instead of picture by picture."""
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.nii.gz").touch()
+    with pytest.raises(InputError, match="boxes: found no boxes for 2 images; allowed: --boxes"):
+        list_cases(tmp_path)
+    (tmp_path / "c.npz").touch()
+    assert len(list_cases(tmp_path)[0]) == 3
