@@ -1,4 +1,4 @@
-"""What an exported network loses: ``python -m tests.benchmarks.accuracy --checkpoint FILE --models f32,bf16,int8 ...``.
+"""What an exported network loses: ``python -m tests.benchmarks.accuracy SET --checkpoint FILE --out DIR``.
 
 Every network gets the same slices, masks and boxes of the validation part of a prepared set, as evaluating the bundle
 does.
@@ -50,8 +50,8 @@ def accuracy(
     dataset_dir: str,
     *,
     checkpoint: str,
-    models: str,
     out: str,
+    models: str = "",
     val_slices: int = 3,
     val_masks: int = 4,
     every: int = 1,
@@ -60,15 +60,16 @@ def accuracy(
 
     Args:
         dataset_dir: prepared set; its validation part is used.
-        checkpoint: weights for PyTorch, those the networks were exported from.
-        models: exported folders, separated by commas; of those with ONNX files, these take part too.
+        checkpoint: weights for PyTorch and for what ``Predictor(checkpoint)`` chooses by itself.
         out: folder for the tables.
+        models: further exported folders of these weights, separated by commas; those with ONNX files count twice.
         val_slices: at most so many slices of a volume.
         val_masks: at most so many masks of a slice.
         every: take every n-th case only.
     """
     limits = {"val_slices": val_slices, "val_masks": val_masks, "every": every}
-    title, found = measure(dataset_dir, checkpoint=checkpoint, models=list(map(Path, names(models))), **limits)
+    folders = list(map(Path, names(models))) if models else []
+    title, found = measure(dataset_dir, checkpoint=checkpoint, models=folders, default=True, **limits)
     rows = [[line.network, f"{line.dsc:.3f}", f"{line.difference:+.3f}", f"{line.worst:.2g}"] for line in found]
     header = ["network", "DSC, mean over modalities, %", "difference, points", "largest difference of a logit"]
     print(write_tables(Path(out), "accuracy", {title: (header, rows)}))
@@ -79,11 +80,12 @@ def measure(
     *,
     checkpoint: str,
     models: Sequence[Path],
+    default: bool = False,
     val_slices: int = 3,
     val_masks: int = 4,
     every: int = 1,
 ) -> tuple[str, list[Accuracy]]:
-    """Return what was measured on, and the accuracy of PyTorch and of each exported network; see ``accuracy``."""
+    """Return what was measured on, and the accuracy of PyTorch, of the default and of each exported network."""
     keep_freed_memory()
     backends = {REFERENCE: choose_model(checkpoint=checkpoint, backend="torch", precision="f32", clip="none").start()}
     transform = Compose(
@@ -97,6 +99,9 @@ def measure(
     )
     cases = load_dataset(dataset_dir).validation[::every]
     slices = SliceDataset(cases, transform, max_slices=val_slices, max_masks=val_masks)
+    if default:
+        chosen = choose_model(checkpoint=checkpoint)
+        backends[f"default: {chosen.facts['backend']} {chosen.facts['precision']}"] = chosen.start()
     for folder in models:
         model = choose_model(model=str(folder))
         backends[f"OpenVINO {model.facts['precision']}"] = model.start()
