@@ -1,7 +1,11 @@
 """Install under a name of its own: ``custom`` becomes ``mcp_medsam``, ``data_prep`` becomes ``mcp_medsam.data_prep``.
 
 Every bundle may bring a package named ``custom``, so an installed one of that name would hide theirs. The bundle's
-configurations come along as ``mcp_medsam/bundle``.
+configurations and pages come along as ``mcp_medsam/bundle``.
+
+The text is renamed because relative imports would not be enough: ``data_prep`` imports ``custom``, which lies beside
+it in the repository but around it when installed, and MONAI Label loads its app's main file outside of any package.
+The names in configurations, and the commands in help and error messages, would need renaming all the same.
 """
 
 from __future__ import annotations
@@ -17,12 +21,23 @@ from setuptools.command.build_py import build_py
 NAME = "mcp_medsam"
 # Source folder, its place in the package, and what is taken of it.
 PARTS = (
-    ("custom", ".", ("**/*.py", "py.typed", "label_app/requirements.txt")),
+    ("custom", ".", ("**/*.py", "py.typed", "label_app/README.md", "label_app/requirements.txt")),
     ("data_prep", "data_prep", ("**/*.py",)),
     (
         "bundle",
         "bundle",
-        ("configs/**/*.json", "configs/*.conf", "docs/*.md", "docs/*.txt", "LICENSE", "models/model.pt"),
+        (
+            "LICENSE",
+            "configs/**/*.json",
+            "configs/*.conf",
+            "docs/*.md",
+            "docs/*.png",
+            "docs/*.svg",
+            "docs/*.txt",
+            "docs/notebooks/*.ipynb",
+            "docs/results/*.csv",
+            "models/model.pt",
+        ),
     ),
 )
 LEFT_OUT = {Path("custom/package.py")}  # builds the release of a repository
@@ -52,7 +67,7 @@ class Renamed(build_py):
                     continue
                 copy = target / place / path.relative_to(root / folder)
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                if path.suffix in (".py", ".json"):
+                if path.suffix in (".py", ".json", ".ipynb"):
                     copy.write_text(renamed(path.read_text(encoding="utf-8")), encoding="utf-8")
                 else:
                     copy.write_bytes(path.read_bytes())

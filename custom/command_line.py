@@ -1,7 +1,7 @@
-"""How every command line starts and ends: arguments are checked before any work, and an error takes one line.
+"""What all command lines share: arguments are checked before any work, and an error takes one line.
 
-fire turns the values into Python and calls the function. What it is given has been checked against the function's
-signature here, and the help is made from the signature and the docstring.
+fire turns the values into Python and calls the function. Before that, the arguments are checked here against the
+function's signature. The help is made from the signature and the docstring.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WIDEST, _NARROWEST, _COLUMN = 100, 40, 28  # characters of a line of help, and 
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which comes to this process alone where Ctrl-C comes to those it has started too."""
+    """SIGTERM. It reaches this process alone; Ctrl-C also reaches the processes it has started."""
 
 
 def run(
@@ -50,17 +50,17 @@ def run(
 
     Arguments are written ``VALUE``, ``--name VALUE`` or ``--name=VALUE``; a dash in a name counts as an underscore. A
     ``bool`` needs no value. Numbers behind an option are one list (``--boxes 20 34 70 75``), unless it is an ``int``
-    or a ``float``. Values are Python literals where they can be, else text.
+    or a ``float``. A value that is a Python literal is read as one, any other as text.
 
-    Bad arguments, bad input and files that cannot be read or written end with one line on standard error and code 1,
-    Ctrl-C ends with code 130 and SIGTERM with 143, in every case after the work in progress has tidied up.
+    Bad arguments, bad input and files that cannot be read or written end with one line on standard error and code 1.
+    Ctrl-C ends with code 130, SIGTERM with 143. In every case the work in progress cleans up first.
 
     Args:
         commands: a function, or an object whose public methods are the verbs of the command line. Signature and
             docstring (Google style) are the help.
         name: what a user types, e.g. ``"python -m custom.segment"``.
-        options: a function with the keyword arguments that ``**options`` of a function takes. Without it such a
-            function takes any name and has to check them itself, see ``check_keys``.
+        options: a function whose keyword arguments are the names that ``**options`` of a function may hold. Without
+            it, such a function takes any name and has to check the names itself, see ``check_keys``.
         errors: further errors that are reported in one line.
 
     Raises:
@@ -68,7 +68,7 @@ def run(
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold characters the terminal cannot show
     with _ending_in_one_line(*errors):
         words = [word for word in sys.argv[1:] if word not in _HELP]
         wants_help = len(words) < len(sys.argv[1:])
@@ -111,9 +111,9 @@ def check_keys(keys: Iterable[str], known: Iterable[str]) -> None:
 
 
 def leave_on_sigterm() -> None:
-    """Let SIGTERM end a program of MONAI's by way of its ``finally`` clauses, with code 143.
+    """Let SIGTERM end a MONAI program through its ``finally`` clauses, with code 143.
 
-    A program that has a way of its own keeps it.
+    A program with its own handler keeps it.
     """
     main = threading.current_thread() is threading.main_thread()
     if main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -128,7 +128,7 @@ class _Command:
         self.about, self.texts = _docstring(function)
         self.named: dict[str, Parameter] = {}
         self.several: str | None = None  # the name of *args
-        self.others: str | None = None  # the name of **kwargs that take any name
+        self.others: str | None = None  # the name of **kwargs that accept any name
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind is Parameter.VAR_POSITIONAL:
                 self.several = parameter.name
@@ -141,7 +141,7 @@ class _Command:
                 self.texts |= _docstring(options)[1]
 
     def parse(self, words: list[str]) -> list[str]:
-        """Check the arguments and return them without anything that fire could take in more than one way."""
+        """Check the arguments and return them in a form that fire reads in one way only."""
         given: dict[str, str] = {}
         free, rest = [], deque(words)
         while rest:
@@ -167,7 +167,7 @@ class _Command:
         return [*(f"--{name}={value}" for name, value in given.items()), *free]
 
     def help(self) -> str:
-        """Return all there is to know about the command."""
+        """Return the help text of the command."""
         needed = [name for name, parameter in self.named.items() if parameter.default is Parameter.empty]
         places = {name: name.upper() for name in needed if self._is_place(name)}
         places |= {self.several: f"{self.several.upper()}..."} if self.several else {}
@@ -210,12 +210,12 @@ class _Command:
     def _checked(self, name: str, value: str) -> str:
         if self._kind(name) != {"bool"}:
             return value
-        if value.capitalize() not in ("True", "False"):  # other text would count as True
+        if value.capitalize() not in ("True", "False"):  # fire would take any other text for True
             raise InputError("arguments", f"--{name}", repr(value), "True, False")
         return value.capitalize()
 
     def _kind(self, name: str) -> set[str]:
-        """Return the types in an option's annotation, None left out."""
+        """Return the types in an option's annotation, without None."""
         annotation = self.named[name].annotation if name in self.named else ""
         text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
         return set(re.findall(r"\w+", text)) - {"None"}
@@ -244,7 +244,7 @@ def _overview(commands: object, name: str, verbs: dict[str, Callable[..., Any]])
 
 
 def _docstring(documented: object) -> tuple[str, dict[str, str]]:
-    """Return what a docstring says before its sections, wrapped, and the text of each argument."""
+    """Return the wrapped text of a docstring before its sections, and the text of each argument."""
     text = (inspect.getdoc(documented) or "").replace("``", "")
     about, *rest = _SECTION.split(text)
     arguments = dict(zip(rest[::2], rest[1::2], strict=True)).get("Args", "")
@@ -263,7 +263,7 @@ def _filled(text: str, indent: str) -> str:
 
 
 def _nearest(name: str, known: Iterable[str], text: str) -> str:
-    """Return a text with the name that is most like the one given, or nothing where none is like it."""
+    """Return a text with the known name that is nearest to the one given, or "" if none is near."""
     near = get_close_matches(name, known, 1)
     return text.format(near[0]) if near else ""
 

@@ -1,67 +1,74 @@
-"""Train and evaluate overlays over seeds, unattended.
+"""Make and evaluate recipes, unattended, over seeds.
 
-python -m custom.experiments run ablation/proposed ablation/no_prompts --seeds 3 --dataset_dir D --out DIR
+python -m custom.experiments run recipes/shipped --out runs
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import subprocess
+import pkgutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from custom import command_line
-from custom.bundle_folder import CONFIGS
+from custom.atomic_write import write_whole
+from custom.bundle_run import BundleError, read_config, run_bundle
 from custom.errors import InputError
-from custom.files import write_whole
+from custom.recipes import EVALUATE, INHERITS_FROM, TRAIN, WEIGHTS, Recipe, find_recipes, read_object, stage
 from custom.report import METRICS, compare, read_run, write_report
+from custom.report.rows import write_rows
 
-BUNDLE_COMMAND = (sys.executable, "-m", "monai.bundle", "run")
-COLUMNS = ("overlay", "seed", "samples", "seconds", *METRICS)
-_OWN_KEYS = ("config_file", "ckpt_dir", "output_dir", "seed", "resume")
+COLUMNS = ("recipe", "seed", "samples", "seconds", *METRICS)
+_OWN_KEYS = ("config_file", "ckpt_dir", "output_dir", "resume", WEIGHTS)
 # Where a run is done, not what is done; these may change when it carries on.
 _MACHINE_KEYS = ("device", "num_workers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One overlay with one seed.
+    """One recipe with one seed.
 
     Attributes:
-        overlay: the overlay's config file.
+        recipe: the recipe.
         seed: seed of the training.
         folder: where everything of the run goes.
         overrides: config keys set on the command line, for training and evaluating.
+        stages: the weights of the recipes that it starts from, by the names it has for them.
     """
 
-    overlay: Path
+    recipe: Recipe
     seed: int
     folder: Path
     overrides: Mapping[str, Any]
+    stages: Mapping[str, Path]
+
+    @property
+    def weights(self) -> Path:
+        """The weights that the run makes."""
+        return self.folder / "ckpt" / "model.pt"
+
+    @property
+    def configs(self) -> list[Path]:
+        """The config files of the training."""
+        return [TRAIN, *self.recipe.files]
 
     def settings(self) -> dict[str, Any]:
         """Return what the results depend on; a folder holds the results of one such set."""
         kept = {key: str(value) for key, value in self.overrides.items() if key not in _MACHINE_KEYS}
-        return {"overlay": json.loads(self.overlay.read_text(encoding="utf-8")), **kept}
-
-    def configs(self) -> list[str]:
-        """Return the config files of the training."""
-        return [str(CONFIGS / "train.json"), str(self.overlay)]
+        return {"recipe": self.recipe.content, **kept}
 
 
 class Record:
     """What is known about a run, kept in ``run.json`` of its folder so that a stopped run carries on.
 
     Attributes:
-        trained: whether the training went to its end.
-        seconds: wall-clock seconds spent in training, over all attempts.
+        trained: whether the weights are made.
+        seconds: wall-clock seconds spent in making them, over all attempts.
         result: the run's line of the table, or None until it is evaluated.
 
     Raises:
@@ -70,7 +77,7 @@ class Record:
 
     def __init__(self, experiment: Experiment) -> None:
         self.path, self.settings = experiment.folder / "run.json", experiment.settings()
-        known = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        known = read_object(self.path) if self.path.is_file() else {}
         before = known.get("settings", self.settings)
         for key in sorted(before.keys() | self.settings.keys()):
             if before.get(key) != self.settings.get(key):
@@ -98,172 +105,182 @@ class Record:
             self.save()
 
 
-class BundleError(RuntimeError):
-    """A training or an evaluation that ended with an error."""
-
-
 def run(
-    *overlays: str, dataset_dir: str, out: str, seeds: int = 1, reference: str = "proposed", **overrides: Any
+    *recipes: str,
+    out: str,
+    dataset_dir: str | None = None,
+    seeds: int = 1,
+    inherits_from: str | None = None,
+    reference: str = "proposed",
+    **overrides: Any,
 ) -> None:
-    """Train and evaluate every overlay with every seed, then write ``runs.csv`` and a report.
+    """Make the weights of every recipe and evaluate them, then write ``runs.csv`` and a report.
 
-    Finished runs are skipped and stopped ones carry on. A run that fails is reported, the others go on, and the command
-    ends with code 1. Each run leaves ``OUT/<overlay>/seed_<n>/``: ``train.log``, ``train/``, ``ckpt/``, ``eval/``.
+    A recipe is a small config over ``configs/train.json``; the recipes that it starts from are made first. Finished
+    runs are skipped and stopped ones carry on. A run that fails is reported, the others go on, and the command ends
+    with code 1. Each run leaves ``OUT/<recipe>/seed_<n>/``: ``train.log``, ``train/``, ``ckpt/model.pt``, ``eval/``.
 
     Args:
-        overlays: config files over ``configs/train.json``: names below ``configs/`` without ".json", patterns such as
-            "ablation/*", or files anywhere.
-        dataset_dir: the prepared set.
+        recipes: names below ``configs/`` without ".json" such as recipes/shipped, patterns such as "ablation/*", or
+            config files anywhere.
         out: folder of all results.
-        seeds: number of seeds, 0 to SEEDS - 1.
-        reference: overlay the others are tested against, where it is among them.
-        overrides: further keys of the configs, for instance --epochs 5 --clip none; ``checkpoint`` is for training,
-            an evaluation takes the training's.
+        dataset_dir: the prepared set; by default the recipe's.
+        seeds: number of seeds, counted up from the recipe's own (0 if it has none) or from --seed.
+        inherits_from: a recipe below all of these, for instance recipes/short, in place of the one each names.
+        reference: recipe the others are tested against, where it is among them.
+        overrides: further keys of the configs, for instance --epochs 5 --clip none; they have the last word. With
+            ``checkpoint`` the first stage starts from another file; an evaluation takes the weights just made.
 
     Raises:
-        InputError: no such overlay or key, or a folder holds a run of other settings.
+        InputError: no such recipe or key, or a folder holds a run of other settings.
     """
-    files = _overlay_files(overlays)
-    _check(files, seeds, overrides)
-    folder = Path(str(out)).absolute()
-    overrides = {"dataset_dir": str(Path(str(dataset_dir)).absolute()), **overrides}
-    experiments = [
-        Experiment(overlay=file, seed=seed, folder=folder / file.stem / f"seed_{seed}", overrides=overrides)
-        for file in files
-        for seed in range(seeds)
-    ]
+    chosen = find_recipes(recipes, inherits_from)
+    _check(chosen, seeds, overrides)
+    folder, seed = Path(str(out)).absolute(), overrides.pop("seed", None)
+    if dataset_dir is not None:
+        overrides = {"dataset_dir": str(Path(str(dataset_dir)).absolute()), **overrides}
+    planned: dict[Path, Experiment] = {}
+    for recipe in chosen:
+        first = recipe.seed if seed is None else seed
+        for number in range(first, first + (1 if recipe.steps else seeds)):
+            _plan(recipe, number, folder, overrides, planned)
+    _run_all(list(planned.values()), folder, reference)
+
+
+def _plan(
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    overrides: Mapping[str, Any],
+    planned: dict[Path, Experiment],
+    above: tuple[Recipe, ...] = (),
+) -> Experiment:
+    """Add a run behind the runs that it starts from; return it."""
+    if recipe in above:
+        raise InputError(recipe.files[-1], "stages", recipe.name, "recipes that do not start from this one")
+    stages = {}
+    for name in recipe.stages:
+        earlier = stage(name)
+        stages[name] = _plan(earlier, earlier.seed, folder, overrides, planned, (*above, recipe)).weights
+    place = folder / recipe.name / f"seed_{seed}"
+    wanted = Experiment(recipe=recipe, seed=seed, folder=place, overrides=overrides, stages=stages)
+    if planned.setdefault(place, wanted) != wanted:
+        raise InputError("arguments", "recipes", f"two that are named {recipe.name}", "names that differ")
+    return wanted
+
+
+def _run_all(experiments: Sequence[Experiment], folder: Path, reference: str) -> None:
     records = [Record(experiment) for experiment in experiments]  # all of them, before the first hour is spent
-    failed = 0
+    failed: list[Path] = []
     for number, (experiment, record) in enumerate(zip(experiments, records, strict=True), 1):
-        title = f"[{number}/{len(experiments)}] {experiment.overlay.stem}, seed {experiment.seed}"
+        title = f"[{number}/{len(experiments)}] {experiment.recipe.name}, seed {experiment.seed}"
         try:
             known = record.result is not None
             if not known:
                 print(f"{title}: started", flush=True)
-                _complete(experiment, record)
+                _complete(experiment, record, failed)
             scores = ", ".join(f"{metric.upper()} {record.result[metric]:.2f}" for metric in METRICS)
-            print(f"{title}: {scores}, trained in {record.seconds:.0f} s{' (known)' if known else ''}", flush=True)
-        except BundleError as error:
-            failed += 1
+            print(f"{title}: {scores}, made in {record.seconds:.0f} s{' (known)' if known else ''}", flush=True)
+        except (BundleError, InputError) as error:
+            failed.append(experiment.weights)
             print(f"error: {title}: {error}", file=sys.stderr, flush=True)
-        _write_table(folder / "runs.csv", records)
+        results = [other.result for other in records if other.result is not None]
+        write_rows(folder / "runs.csv", COLUMNS, ([result[column] for column in COLUMNS] for result in results))
     _report(experiments, records, folder, reference)
     if failed:
-        sys.exit(f"error: {failed} of {len(experiments)} runs failed")
+        sys.exit(f"error: {len(failed)} of {len(experiments)} runs failed")
 
 
-def _complete(experiment: Experiment, record: Record) -> None:
-    """Train and evaluate, as far as it is not done."""
-    folder, seed = experiment.folder, ["--seed", str(experiment.seed)]
-    places = ["--ckpt_dir", str(folder / "ckpt")]
+def _complete(experiment: Experiment, record: Record, failed: Sequence[Path]) -> None:
+    """Make the weights and evaluate them, as far as it is not done."""
+    folder = experiment.folder
+    lacking = [name for name, weights in experiment.stages.items() if weights in failed]
+    if lacking:
+        raise BundleError(f"{', '.join(lacking)} failed")
     record.save()
     if not record.trained:
-        options = [*places, *seed, "--output_dir", str(folder / "train"), *_arguments(experiment.overrides)]
+        make = _combine if experiment.recipe.steps else _train
         with record.timed():
-            _bundle("training", experiment.configs(), [*options, *_resume(folder / "ckpt")], folder / "train.log")
+            make(experiment)
         record.trained = True
         record.save()
-    overrides = {key: value for key, value in experiment.overrides.items() if key != "checkpoint"}
-    options = [*places, *seed, "--output_dir", str(folder / "eval"), *_arguments(overrides)]
-    configs = [*experiment.configs(), str(CONFIGS / "evaluate.json")]
-    _bundle("evaluating", configs, options, folder / "eval.log")
-    mean = json.loads((folder / "eval" / "summary.json").read_text(encoding="utf-8"))["mean"]
+    places = {"ckpt_dir": experiment.weights.parent, "seed": experiment.seed, "output_dir": folder / "eval"}
+    options = {key: value for key, value in experiment.overrides.items() if key != "checkpoint"}
+    run_bundle("evaluating", [*experiment.configs, EVALUATE], {**places, **options}, log=folder / "eval.log")
+    mean = read_object(folder / "eval" / "summary.json")["mean"]
     record.result = {
-        "overlay": experiment.overlay.stem,
+        "recipe": experiment.recipe.name,
         "seed": experiment.seed,
-        "samples": _samples(experiment),
+        "samples": None if experiment.recipe.steps else _samples(experiment),
         "seconds": round(record.seconds, 1),
         **{metric: mean[metric] for metric in METRICS},
     }
     record.save()
 
 
-def _bundle(workflow: str, configs: list[str], options: list[str], log: Path) -> None:
-    command = [*BUNDLE_COMMAND, workflow, "--config_file", repr(configs), *options]
-    with log.open("a", encoding="utf-8") as file:
-        print(f"\n# {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}", file=file, flush=True)
-        with subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
-            try:
-                code = process.wait()
-            except KeyboardInterrupt as stop:
-                # Ctrl-C has reached it already, and a second signal would end it at once.
-                if isinstance(stop, command_line.Terminated):
-                    process.terminate()
-                process.wait()  # a training saves before it ends
-                raise
-    if code:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise BundleError(f"{workflow} ended with code {code}: {lines[-1].strip()} ({log})")
+def _train(experiment: Experiment) -> None:
+    folder, checkpoints = experiment.folder, experiment.weights.parent
+    places = {"ckpt_dir": checkpoints, "seed": experiment.seed, "output_dir": folder / "train"}
+    options = {**places, **experiment.overrides}
+    if experiment.stages:
+        (options["checkpoint"],) = experiment.stages.values()
+    if any(checkpoints.glob("*.pt")):
+        options["resume"] = True
+    run_bundle("training", experiment.configs, options, log=folder / "train.log")
 
 
-def _resume(checkpoints: Path) -> list[str]:
-    """Return the option that carries a training on, where there is something to carry on from."""
-    known = "resume" in json.loads((CONFIGS / "train.json").read_text(encoding="utf-8"))
-    return ["--resume", "True"] if known and any(checkpoints.glob("*.pt")) else []
+def _combine(experiment: Experiment) -> None:
+    """Make weights out of others: each step writes the file that the next one reads."""
+    out = str(experiment.weights)
+    for step in experiment.recipe.steps:
+        arguments = {key: experiment.stages.get(value, value) for key, value in step.items() if key != "_target_"}
+        _function(experiment.recipe, step)(**{"checkpoint": out, **arguments, "out": out})
+
+
+def _function(recipe: Recipe, step: Mapping[str, Any]) -> Callable[..., None]:
+    name = step.get("_target_", "")
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(recipe.files[-1], WEIGHTS, repr(name), "a _target_ that is a function") from error
 
 
 def _samples(experiment: Experiment) -> int:
     """Return the number of boxes the training drew: its epochs, of which early stopping may leave some out."""
     import torch
-    from monai.bundle import ConfigParser
 
     from custom.handlers.restarts import LAST
 
-    trainer = torch.load(experiment.folder / "ckpt" / LAST, map_location="cpu", weights_only=True, mmap=True)["trainer"]
-    parser = ConfigParser()
-    parser.read_config(experiment.configs())
+    last = experiment.weights.with_name(LAST)
+    trainer = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["trainer"]
     # The sampler is all that is wanted of the data set; its transforms would load a CLIP.
-    parser.update({**experiment.overrides, "seed": experiment.seed, "train#dataset#transform": None})
-    return trainer["iteration"] // trainer["epoch_length"] * len(parser.get_parsed_content("train#sampler"))
+    overrides = {**experiment.overrides, "seed": experiment.seed, "train#dataset#transform": None}
+    sampler = read_config(experiment.configs, overrides).get_parsed_content("train#sampler")
+    return trainer["iteration"] // trainer["epoch_length"] * len(sampler)
 
 
-def _arguments(overrides: Mapping[str, Any]) -> list[str]:
-    return [text for key, value in overrides.items() for text in (f"--{key}", str(value))]
+def _check(chosen: Sequence[Recipe], seeds: int, overrides: Mapping[str, Any]) -> None:
+    for name, number, least in (("seeds", seeds, 1), ("seed", overrides.get("seed", 0), 0)):
+        if not isinstance(number, int) or isinstance(number, bool) or number < least:
+            raise InputError("arguments", name, number, f"a whole number from {least}")
+    base, contents = read_object(TRAIN), [recipe.content for recipe in chosen]
+    known = {"seeds", "reference", INHERITS_FROM}.union(base, read_object(EVALUATE), *contents)
+    command_line.check_keys(overrides, known - set(_OWN_KEYS))
+    for recipe in chosen:
+        for step in recipe.steps:
+            _function(recipe, step)  # now, not after hours of training
+        own = read_object(recipe.files[-1]) if recipe.files[-1].parent.name == "ablation" else {}
+        for key, value in overrides.items():
+            if own.get(key, value) != value and key in base and key != "clip":  # almost all name the same CLIP
+                raise InputError("arguments", f"--{key}", value, f"{own[key]}, which {recipe.name} is about")
 
 
-def _overlay_files(names: tuple[str, ...]) -> list[Path]:
-    files: list[Path] = []
-    for name in map(str, names):
-        found = [Path(name).absolute()] if Path(name).is_file() else sorted(CONFIGS.glob(f"{name}.json"))
-        if not found:
-            known = ", ".join(sorted(f"ablation/{path.stem}" for path in (CONFIGS / "ablation").glob("*.json")))
-            raise InputError("arguments", "overlay", repr(name), f"{known}, or a config file")
-        files += found
-    files = list(dict.fromkeys(files))
-    stems = [file.stem for file in files]
-    repeated = next((stem for stem in stems if stems.count(stem) > 1), None)
-    if not files or repeated:
-        raise InputError("arguments", "overlays", f"{repeated} twice" if repeated else "none", "names that differ")
-    return files
-
-
-def _check(files: list[Path], seeds: int, overrides: Mapping[str, Any]) -> None:
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise InputError("arguments", "seeds", seeds, "a whole number from 1")
-    base, *contents = (json.loads(file.read_text(encoding="utf-8")) for file in (CONFIGS / "train.json", *files))
-    known = {"seeds", "reference"}.union(base, *contents) - set(_OWN_KEYS)
-    command_line.check_keys(overrides, known)
-    for key, value in overrides.items():
-        for file, overlay in zip(files, contents, strict=True):
-            if key in base and overlay.get(key, value) != value and key != "clip":  # almost all name the same CLIP
-                raise InputError("arguments", f"--{key}", value, f"{overlay[key]}, which {file.stem} is about")
-
-
-def _write_table(path: Path, records: list[Record]) -> None:
-    text = StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(record.result for record in records if record.result is not None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def _report(experiments: list[Experiment], records: list[Record], folder: Path, reference: str) -> None:
-    """Report the overlays, each over its finished seeds."""
+def _report(experiments: Sequence[Experiment], records: Sequence[Record], folder: Path, reference: str) -> None:
+    """Report the recipes, each over its finished seeds."""
     finished: dict[str, list[str]] = {}
     for experiment, record in zip(experiments, records, strict=True):
         if record.result is not None:
-            finished.setdefault(experiment.overlay.stem, []).append(str(experiment.folder))
+            finished.setdefault(experiment.recipe.name, []).append(str(experiment.folder))
     if not finished:
         return
     runs = [read_run(name, folders) for name, folders in finished.items()]
@@ -271,7 +288,7 @@ def _report(experiments: list[Experiment], records: list[Record], folder: Path, 
 
 
 class Commands:
-    """Train and evaluate overlays of the training's configuration over seeds, unattended."""
+    """Make and evaluate recipes, unattended, over seeds."""
 
     run = staticmethod(run)
 

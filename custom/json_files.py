@@ -1,4 +1,4 @@
-"""Read JSON that others wrote."""
+"""Read JSON files that users or other programs wrote."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def read_json(
         path: the file.
         allowed: what it should hold, for the error.
         field: the part of ``path`` to name in the error.
-        constant: makes a value of NaN and Infinity, which are none of JSON's numbers; by default they become floats.
+        constant: converts NaN and Infinity, which are not JSON; by default they become floats.
 
     Raises:
-        InputError: no such file, no JSON, or larger than ``custom.limits`` allows.
+        InputError: no such file, invalid JSON, or larger than ``custom.limits`` allows.
     """
     try:
         JSON_BYTES.check(Path(path).stat().st_size, path, field)
         content = Path(path).read_bytes()
     except InputError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: what can be no path
+    except (OSError, ValueError) as error:  # ValueError: not a possible path
         found = "no such file" if isinstance(error, FileNotFoundError) else error
         raise InputError(path, field, found, allowed) from error
     return parse_json(content, path, allowed, field=field, constant=constant)
@@ -45,8 +45,8 @@ def parse_json(
     field: str = "file",
     constant: Callable[[str], Any] | None = None,
 ) -> Any:
-    """Parse JSON from a source; arguments and errors are those of ``read_json``."""
+    """Parse JSON that came from ``source``; arguments and errors as in ``read_json``."""
     try:
         return json.loads(content, parse_constant=constant)
     except (ValueError, RecursionError) as error:  # RecursionError: nested too deep
-        raise InputError(source, field, f"no JSON ({error})", allowed) from error
+        raise InputError(source, field, f"invalid JSON ({error})", allowed) from error

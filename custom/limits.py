@@ -1,4 +1,4 @@
-"""How much a file may declare or unpack to, in one place: a few bytes can ask for any amount of memory.
+"""The limits on what a file may declare or unpack to: a few bytes can ask for any amount of memory.
 
 Every limit is far above real images and can be set by an environment variable.
 """
@@ -14,11 +14,11 @@ from custom.errors import InputError
 
 @dataclass(frozen=True)
 class Limit:
-    """The largest number of something.
+    """An upper limit on a number.
 
     Attributes:
-        variable: environment variable that sets it, read whenever the limit is asked for.
-        default: its value where the variable is not set.
+        variable: environment variable that sets the limit, read at every use.
+        default: its value if the variable is not set.
         unit: what is counted.
     """
 
@@ -28,10 +28,10 @@ class Limit:
 
     @property
     def value(self) -> int:
-        """The limit in force.
+        """The current limit.
 
         Raises:
-            InputError: the variable holds no whole number from 1 up.
+            InputError: the value of the variable is not a whole number of at least 1.
         """
         text = os.environ.get(self.variable, str(self.default))
         if not text.isdecimal() or int(text) < 1:
@@ -39,28 +39,28 @@ class Limit:
         return int(text)
 
     def check(self, count: int, source: str | PathLike[str], field: str, *, found: object = None) -> None:
-        """Check what a file asks for.
+        """Check a number that a file declares.
 
         Args:
-            count: how much.
+            count: the number.
             source: the file.
-            field: the part of it that asks.
-            found: what stands there, for the error; by default the count.
+            field: the part of the file that declares it.
+            found: the value as the file has it, for the error; by default the count.
 
         Raises:
-            InputError: it is too much; the error names the variable to raise.
+            InputError: the count is above the limit; the error names the variable that raises it.
         """
         if count > self.value:
-            told = f"{count} {self.unit}"
+            text = f"{count} {self.unit}"
             allowed = f"at most {self.value}; the environment variable {self.variable} raises it"
-            raise InputError(source, field, told if found is None else f"{found} ({told})", allowed)
+            raise InputError(source, field, text if found is None else f"{found} ({text})", allowed)
 
 
-PIXELS = Limit("MCP_MEDSAM_MAX_PIXELS", 89_478_485, "pixels in one slice")  # where Pillow, too, suspects a bomb
+PIXELS = Limit("MCP_MEDSAM_MAX_PIXELS", 89_478_485, "pixels in one slice")  # Pillow's own limit for decompression bombs
 SLICES = Limit("MCP_MEDSAM_MAX_SLICES", 2**18, "slices or frames")
 BYTES = Limit("MCP_MEDSAM_MAX_BYTES", 2**32, "bytes in memory")
-JSON_BYTES = Limit("MCP_MEDSAM_MAX_JSON_BYTES", 2**29, "bytes of JSON")  # becomes up to some 20 times as much
+JSON_BYTES = Limit("MCP_MEDSAM_MAX_JSON_BYTES", 2**29, "bytes of JSON")  # in memory up to about 20 times as much
 OUTLINE = Limit("MCP_MEDSAM_MAX_OUTLINE", 10**7, "pixels along an outline")
 
-#: No deflate stream unpacks to more times its size.
+#: The largest factor by which a deflate stream can grow.
 DEFLATE_RATIO = 1032

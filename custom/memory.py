@@ -10,13 +10,14 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to reuse large blocks instead of returning them to the system.
+    """Make glibc's allocator reuse large blocks instead of returning them to the system.
 
-    By default a block of some MB is mapped when taken and unmapped when freed, so that the system clears its pages at
-    every layer of the network; that can take longer than the layer. The process then holds what it needed at most.
+    By default a block of some MB is mapped when allocated and unmapped when freed, so the system clears its pages at
+    every layer of the network, which can take longer than the layer. With this setting the process keeps the most
+    memory it has needed.
 
     Returns:
-        Whether the allocator took the settings; False on a system without glibc, where nothing changes.
+        Whether the allocator accepted the settings; False on a system without glibc, where nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return False

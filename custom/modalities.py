@@ -24,7 +24,7 @@ MODALITIES: tuple[str, ...] = (
 #: Index that stands for "the modality is not known".
 UNKNOWN_MODALITY = -1
 
-#: DICOM's Modality -> ours, where it says enough: not OT (other), SC and XC (photographs), NM (SPECT, bone scans).
+#: DICOM's Modality -> ours, if the code is specific enough: not OT (other), SC and XC (photos), NM (SPECT, bone scans).
 DICOM_MODALITIES: dict[str, str] = {
     "CT": "CT",
     "MR": "MR",
@@ -49,7 +49,7 @@ DICOM_MODALITIES: dict[str, str] = {
     "GM": "Microscopy",
 }
 
-# Everyday names, of which only the letters count.
+# Common names; only their letters are compared.
 _EVERYDAY = {
     "CT": "CAT, computed tomography, computer tomography",
     "MR": "MRI, MRT, magnetic resonance, magnetic resonance tomography",
@@ -70,11 +70,11 @@ def canonical_modality(name: str, source: str = "modality") -> str:
     """Return the project's spelling of a modality.
 
     Args:
-        name: a DICOM code or any common name, e.g. ``"DX"``, ``"MRI"``, ``"x ray"`` or ``"CT scan"``.
+        name: a DICOM code or a common name, e.g. ``"DX"``, ``"MRI"``, ``"x ray"`` or ``"CT scan"``.
         source: the file or argument the name came from, for the error.
 
     Raises:
-        InputError: the name is none of the eleven modalities; a similar one is named.
+        InputError: the name is none of the eleven modalities; the error suggests the nearest one.
 
     Example:
         >>> canonical_modality("XRay"), canonical_modality("histology")
@@ -83,7 +83,7 @@ def canonical_modality(name: str, source: str = "modality") -> str:
     letters = _letters(name)
     short = _GENERIC.sub("", letters)
     if short not in _SPELLINGS:
-        near = get_close_matches(letters, _SPELLINGS, 1, cutoff=0.81)  # OT is no OCT, SPECT no PET
+        near = get_close_matches(letters, _SPELLINGS, 1, cutoff=0.81)  # OT is not OCT, SPECT is not PET
         hint = f" (nearest: {_SPELLINGS[near[0]]})" if near else ""
         raise InputError(source, "modality", repr(name), ", ".join(MODALITIES) + hint)
     return _SPELLINGS[short]

@@ -12,16 +12,34 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from custom.atomic_write import write_whole
 from custom.bundle_folder import BUNDLE
 from custom.command_line import run
 from custom.errors import InputError
-from custom.files import write_whole
 
 NAME = "mcp_medsam"
 _PACKAGE = Path(__file__).resolve().parent
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: dates would make two builds differ
-# Named one by one, so that no cache, log or data set gets in.
-_PARTS = ("configs/**/*.json", "configs/*.conf", "docs/*", "models/model.pt", "LICENSE")
+# Named one by one, so that no cache, log or data set gets in; setup.py names the same.
+_PARTS = (
+    "LICENSE",
+    "configs/**/*.json",
+    "configs/*.conf",
+    "docs/*.md",
+    "docs/*.png",
+    "docs/*.svg",
+    "docs/*.txt",
+    "docs/notebooks/*.ipynb",
+    "docs/results/*.csv",
+    "models/model.pt",
+)
+_CODE = (
+    ("custom", "*.py"),
+    ("custom", "py.typed"),
+    ("custom", "label_app/README.md"),
+    ("custom", "label_app/requirements.txt"),
+    ("data_prep", "*.py"),
+)
 
 
 def build(out: str, *, bundle: str | None = None) -> None:
@@ -76,7 +94,7 @@ def _files(bundle: Path) -> Iterator[tuple[Path, str]]:
         for path in bundle.glob(pattern):
             if path.is_file():
                 yield path, path.relative_to(bundle).as_posix()
-    for folder, pattern in (("custom", "*.py"), ("custom", "label_app/requirements.txt"), ("data_prep", "*.py")):
+    for folder, pattern in _CODE:
         root = _PACKAGE.parent / folder
         for path in root.rglob(pattern):
             yield path, f"{folder}/{path.relative_to(root).as_posix()}"

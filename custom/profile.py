@@ -1,6 +1,6 @@
-"""Where the time of a training goes: samples a second of the data, of the step and of both, and the step by part.
+"""Measure where training time goes: samples a second of the data, of the step and of both, and each part of the step.
 
-python -m custom.profile --dataset_dir D [--steps 10] [--plain True] [--batch_size 4 and every other key of train.json]
+python -m custom.profile --dataset_dir D [--steps 10] [--plain True] [--batch_size 4, or any other key of train.json]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from custom.bundle_folder import CONFIGS
 from custom.data.prepared import load_dataset
 from custom.errors import InputError
 
-# What the configuration does for speed, undone: float32, eager, memory as it comes.
+# Turns off what the configuration does for speed: float32, eager, no memory settings.
 PLAIN = {
     "amp": False,
     "bfloat16": False,
@@ -38,19 +38,19 @@ PLAIN = {
     "optimizer#fused": False,
     "initialize": [],
 }
-_DATA_ALONE = 30  # batches more, since data are quick
+_DATA_ALONE = 30  # more batches, since loading is fast
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What was measured; ``str()`` of it is a text.
+    """The measurements; ``str()`` gives a readable text.
 
     Attributes:
-        data: samples a second that the data loader gives when nothing else runs.
-        step: samples a second of training on one batch again and again.
-        both: samples a second of the training as it is.
-        parts: part of the step -> mean ms, one part waiting for the other on a GPU.
-        memory: peak GB, of the GPU where there is one, else of the process.
+        data: samples a second that the data loader delivers when nothing else runs.
+        step: samples a second of training on the same batch again and again.
+        both: samples a second of the whole training.
+        parts: part of the step -> mean ms; on a GPU each part waits for the one before.
+        memory: peak GB, of the GPU if there is one, else of the process.
     """
 
     data: float
@@ -70,20 +70,20 @@ class Profile:
 def profile(
     dataset_dir: str, *, steps: int = 10, warm_up: int = 2, plain: bool = False, **overrides: Any
 ) -> dict[str, Profile]:
-    """Measure the training of ``configs/train.json``; nothing of it is kept.
+    """Measure the training of ``configs/train.json``; nothing is saved.
 
     Args:
         dataset_dir: a prepared set with training cases.
-        steps: steps that count, of each measurement.
-        warm_up: steps before them that do not.
-        plain: measure a float32 eager training of the same network beside it, without the settings in ``PLAIN``.
+        steps: steps that are counted in each measurement.
+        warm_up: steps before them that are not counted.
+        plain: also measure a float32 eager training of the same network, with the settings in ``PLAIN``.
         overrides: keys of the config, for instance --batch_size 4 --freeze_image_encoder True --clip none.
 
     Returns:
-        "as configured" and, if asked for, "plain", each measured in a process of its own.
+        "as configured" and, with ``plain``, "plain", each measured in its own process.
 
     Raises:
-        InputError: no such key, the data set cannot be read, or a number of steps is not positive.
+        InputError: an unknown key, a data set that cannot be read, or a number of steps that is out of range.
     """
     for name, value, least in (("steps", steps, 1), ("warm_up", warm_up, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -102,7 +102,7 @@ def profile(
 
 
 class Feed:
-    """A data loader whose source can be changed while the trainer stays; it gives ``length`` batches."""
+    """A data loader of ``length`` batches whose source can be changed while the trainer stays."""
 
     def __init__(self, length: int) -> None:
         self.length, self.source = length, ()
@@ -115,7 +115,7 @@ class Feed:
 
 
 class _Watch:
-    """Moments at which something was done; on a GPU, done by the device."""
+    """Records when work was finished; on a GPU, finished by the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -126,7 +126,7 @@ class _Watch:
         return time.perf_counter()
 
     def moments(self, trainer: Engine) -> list[float]:
-        """Return a list to which every iteration of the trainer adds the moment of its end."""
+        """Return a list to which every iteration of the trainer adds the time of its end."""
         moments: list[float] = []
         trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: moments.append(self.now()))
         return moments
@@ -177,7 +177,7 @@ def _measure(overrides: Mapping[str, Any], steps: int, warm_up: int) -> Profile:
         watch = _Watch(device)
         batches = iter(loader)
         in_advance = loader.num_workers * (loader.prefetch_factor or 0)
-        *_, batch = islice(batches, 1 + in_advance)  # those made while the first was awaited do not count
+        *_, batch = islice(batches, 1 + in_advance)  # batches prepared while waiting for the first are not counted
         start = watch.now()
         data = sum(1 for _ in batches) * batch_size / (watch.now() - start)
         rates = []

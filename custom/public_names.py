@@ -1,4 +1,4 @@
-"""The names of ``from custom import ...``, imported when they are asked for: a part needs only what it uses itself."""
+"""The names of ``from custom import ...``, imported on first use, so that each part needs only its own dependencies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score masks against a truth: ``python -m custom.score PRED TRUTH --out scores.csv``."""
+"""Score masks against the truth: ``python -m custom.score PRED TRUTH --out scores.csv``."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _KINDS = ("", "", "", ".4f", ".4f", ".3f", ".6g", ".6g", "")
 
 
 def score(pred: str, truth: str, out: str | None = None, image: str | None = None, tolerance: float = 2.0) -> None:
-    """Compare masks with a truth: Dice (DSC), surface Dice (NSD), 95 % Hausdorff distance (HD95) and volumes.
+    """Compare masks with the truth: Dice (DSC), surface Dice (NSD), 95 % Hausdorff distance (HD95) and volumes.
 
-    Masks may be of any format, and are compared by label value on their own grid. A label that is in one of the files
-    only has DSC 0, NSD 0 and no HD95; one in neither has none of them. The last line is the mean of the others.
+    Masks may be in any format. They are compared by label value, on their own grid. A label that is in only one of the
+    two files has DSC 0, NSD 0 and no HD95; a label in neither has no scores. The last line is the mean of the others.
 
     Args:
         pred: mask file, or a folder of them.
-        truth: mask file, or a folder of files with the same names, also with _mask, _seg, _label or _gt at their end.
-        out: CSV file for the numbers.
+        truth: mask file, or a folder of files with the same names, which may also end in _mask, _seg, _label or _gt.
+        out: CSV file for the scores.
         image: the DICOM series that SEG and RTSTRUCT objects were drawn on.
-        tolerance: of the NSD, in mm; in pixels for pictures and masks without a spacing.
+        tolerance: tolerance of the NSD in mm; in pixels for pictures and masks without a spacing.
 
     Raises:
-        InputError: something given cannot be used.
+        InputError: an argument or a file cannot be used.
     """
     table = None if out is None else _checked_out(Path(str(out)))
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < math.inf:
@@ -73,16 +73,16 @@ def score(pred: str, truth: str, out: str | None = None, image: str | None = Non
 def score_files(
     pred: Path, truth: Path, *, series: Image | None = None, tolerance: float = 2.0, case: str = ""
 ) -> list[MaskScore]:
-    """Score every label value that occurs in one of two files, or that one of them names; see ``score``.
+    """Score every label value that occurs in one of two files, or that one of them names; see also ``score``.
 
-    Files with a grid may store its axes in another order. Of a file without a grid (PNG, TIFF, npz), pixel (x, y) of
+    Files with a grid may store its axes in another order. For a file without a grid (PNG, TIFF, npz), pixel (x, y) of
     slice z is compared with voxel x, y, z of the other.
 
     Args:
         pred: label map of any format.
         truth: label map of any format, on the same grid.
         series: the DICOM series that a SEG or RTSTRUCT was drawn on; other files must lie on its grid.
-        tolerance: of the NSD.
+        tolerance: tolerance of the NSD, see ``score``.
         case: name of the case.
 
     Raises:
@@ -100,7 +100,7 @@ def _read_pair(
     """Return both arrays, HxW or DxHxW in one order of axes, their spacing in mm if it is known, and label -> name."""
     read: dict[Path, tuple[Image, dict[int, str]]] = {}
     grid = series
-    for path in sorted((truth, pred), key=lambda path: format_of(path) is not dicom):  # DICOM takes the series' grid
+    for path in sorted((truth, pred), key=lambda path: format_of(path) is not dicom):  # takes the series' grid
         read[path] = _read(path, series, grid)
         grid = read[path][0]
     maps, names = (read[truth][0], read[pred][0]), read[pred][1] | read[truth][1]
@@ -119,7 +119,7 @@ def _read_pair(
 
 
 def _read(path: Path, series: Image | None, grid: Image | None) -> tuple[Image, dict[int, str]]:
-    """Read a label map, which must lie on a grid, and the names of its labels."""
+    """Read a label map, which must lie on ``grid``, and the names of its labels."""
     if format_of(path) is not dicom:
         return read_labels(path, grid), {}
     if series is None:
@@ -129,9 +129,9 @@ def _read(path: Path, series: Image | None, grid: Image | None) -> tuple[Image, 
 
 
 def _pairs(pred: Path, truth: Path) -> tuple[dict[str, tuple[Path, Path]], list[InputError]]:
-    """Return case -> both files, and an error for each truth without one prediction."""
+    """Return case -> both files, and an error for each truth that has not exactly one prediction."""
     for field, path in (("pred", pred), ("truth", truth)):
-        if not os.path.exists(path):  # False, too, for what can be no path
+        if not os.path.exists(path):  # also False for what cannot be a path
             raise InputError("arguments", field, f"no such file {path}", "a mask, or a folder of masks")
     if pred.is_dir() != truth.is_dir():
         raise InputError("arguments", "truth", f"{truth} for {pred}", "two files or two folders")
@@ -148,10 +148,10 @@ def _pairs(pred: Path, truth: Path) -> tuple[dict[str, tuple[Path, Path]], list[
 
 
 def _by_case(place: Path) -> dict[str, list[Path]]:
-    """Return case -> its masks, in a folder; an image beside a mask whose name says so is none.
+    """Return case -> its masks, in a folder; an image beside a mask whose name says so is not a mask.
 
     Raises:
-        InputError: there is none.
+        InputError: there are no masks.
     """
     cases: dict[str, list[Path]] = {}
     for path in image_files(place) if place.is_dir() else [place]:
@@ -169,7 +169,7 @@ def _checked_out(path: Path) -> Path:
 
 
 def _text(scores: Sequence[MaskScore]) -> str:
-    """Return the scores as a table, and below them the means over what is not missing."""
+    """Return the scores as a table, followed by the means over the values that are not missing."""
     columns = [[row[k] for row in scores if row[k] == row[k]] for k in (3, 4, 5)]
     means = _cells([np.mean(column) if column else math.nan for column in columns], _KINDS[3:6])
     rows = [_HEAD, *map(_cells, scores), ["mean", "", "", *means, "", "", ""]]
@@ -183,7 +183,7 @@ def _cells(values: Iterable[object], kinds: Sequence[str] = _KINDS) -> list[str]
 
 
 def main() -> None:
-    """Run the command line; bad input ends it with one line."""
+    """Run the command line; on bad input it ends with one line."""
     run(score, name="python -m custom.score")
 
 

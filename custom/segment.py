@@ -9,7 +9,7 @@ from typing import Any
 
 from custom.command_line import run
 from custom.images.intensity import parse_window
-from custom.inference.batch import Options, check_out, segment_case, segment_cases
+from custom.inference.batch import SegmentOptions, check_out, segment_case, segment_cases
 from custom.inference.cases import list_cases
 from custom.inference.predictor import Predictor
 from custom.inference.result_files import report_path
@@ -45,13 +45,13 @@ def segment(
     """Segment one image, a folder of images, or the images of a list.
 
     An image is a picture (PNG, JPEG, WebP, BMP, TIFF), a TIFF stack, NIfTI, NRRD, MetaImage, MGZ, a DICOM file or a
-    folder with DICOM series, or a CVPR24 npz. Three files are written: <name>_mask.* in the kind and place of the image
+    folder with DICOM series, or a CVPR24 npz. Three files are written: <name>_mask.* in the image's format and place
     (value k for box k; DICOM SEG for DICOM; of an npz <name>.npz with segs), <name>_overlay.png, and <name>.json with
     the numbers.
 
-    Of many images those are skipped whose results are there and still hold, a bad one does not stop the others, and
-    under torchrun each process takes its share. report_<rank>.json lists what was done. The exit code is 1 if an image
-    failed; under torchrun, which would stop the other processes for it, it stays 0.
+    With many images, those whose results are still valid are skipped, a bad image does not stop the others, and under
+    torchrun each process takes its share. report_<rank>.json lists what was done. The exit code is 1 if an image
+    failed. Under torchrun it stays 0, because torchrun would stop the other processes.
 
     Args:
         image: an image, a folder of images, or a list: JSON [{"image": path, "boxes": [...], "modality": optional,
@@ -59,38 +59,38 @@ def segment(
             z_max, slice, modality, name, one row a box. Paths are relative to the list.
         out: folder for the results.
         boxes: one box as numbers (--boxes 20 34 70 75), several as "20 34 70 75; 1 2 9 9" or "[[20,34,70,75],...]":
-            x_min y_min x_max y_max, of a volume x_min y_min z_min x_max y_max z_max, in pixels of the file as stored,
+            x_min y_min x_max y_max, in a volume x_min y_min z_min x_max y_max z_max, in pixels of the file as stored,
             both ends inside (NIfTI: i j k; DICOM: column, row, slice from inferior, right or anterior; the JSON file
             names the DICOM instance of each slice). Or a file: a CSV or JSON list for a folder, a ROI or line of 3D
-            Slicer (.mrk.json), or a mask of any format, of which each label gives its box. The boxes of a folder are
-            those of each of its images. An npz has its own.
-        slice: number of the slice for boxes of 4 numbers in a volume: only this slice is segmented.
+            Slicer (.mrk.json), or a mask of any format, in which each label gives a box. Boxes given for a folder
+            apply to each of its images. An npz has its own boxes.
+        slice: for boxes of 4 numbers in a volume: the number of the only slice to segment.
         world: True if boxes are in mm, right-anterior-superior, as NIfTI and 3D Slicer show them.
         margin: pixels by which the boxes of a mask file grow.
         names: names of the objects, "tumor,liver"; a DICOM SEG gets their SNOMED codes where they are known.
         modality: one of CT, MR, PET, US, X-Ray, Mammography, OCT, Endoscopy, Fundus, Dermoscopy, Microscopy, or a
-            common name of one (MRT, DX, histology). By default DICOM's, or the file name's (2D_US_7.png), or what the
-            network sees.
-        format: of the masks: nifti, nrrd, mha, mgz, png, tiff, npz, seg, rtstruct. By default the image's own.
-        separate: True writes a file for each box, <name>_mask_<k>.* with 0 and 1.
-        overlap: what a pixel in several masks becomes: logit (the largest), smaller (mask) or last (box).
+            common name of one (MRT, DX, histology). By default that of the DICOM header, or of the file name
+            (2D_US_7.png), or what the network predicts.
+        format: format of the masks: nifti, nrrd, mha, mgz, png, tiff, npz, seg, rtstruct. By default the image's own.
+        separate: True writes one file per box, <name>_mask_<k>.* with 0 and 1.
+        overlap: which mask gets a pixel that several cover: logit (that of the largest logit), smaller or last (box).
         follow: False prompts every slice of a volume with the box itself, not with the mask of the slice before.
-        ct_window: soft_tissue, lung, bone, brain or "level,width" in HU, for CT that is not 8 bits.
+        ct_window: soft_tissue, lung, bone, brain or "level,width" in HU, for CT that is not 8-bit.
         suv_max: upper end of the range of a PET in SUV.
         frame: number of the volume in a 4D file, from 0.
         series: which DICOM series of a folder: its UID, number or description.
         checkpoint: weights, by default those of the bundle; "lite_medsam" for LiteMedSAM's.
-        backend: auto, torch or openvino. auto takes a GPU if there is one, else OpenVINO, for which the weights are
+        backend: auto, torch or openvino. auto uses a GPU if there is one, else OpenVINO, for which the weights are
             prepared once, else PyTorch.
-        model: folder of a network that custom.export wrote, in place of a checkpoint.
-        precision: of the arithmetic: f32 or bf16; by default what is fastest here.
+        model: folder of a network exported by custom.export, in place of a checkpoint.
+        precision: of the arithmetic: f32 or bf16; by default the fastest on this machine.
         device: where PyTorch computes, e.g. cpu or cuda:1.
         clip: the CLIP the weights were trained with: auto, none, a hub name or a local folder.
 
     Raises:
-        InputError: something given cannot be used.
+        InputError: an argument or a file cannot be used.
     """
-    options = Options(
+    options = SegmentOptions(
         window=parse_window(ct_window),
         suv_max=suv_max,
         frame=frame,
@@ -121,7 +121,7 @@ def segment(
 
 
 def main() -> None:
-    """Run the command line; bad input ends it with one line."""
+    """Run the command line; on bad input it ends with one line."""
     run(segment, name="python -m custom.segment")
 
 

@@ -1,4 +1,4 @@
-"""The version, which the bundle's metadata tells for everything here."""
+"""The version, read from the bundle's metadata."""
 
 from __future__ import annotations
 

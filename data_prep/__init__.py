@@ -1,4 +1,4 @@
-"""Data preparation: sources of any kind become the prepared form that training and evaluation read.
+"""Data preparation: convert data of any source to the prepared form that training and evaluation read.
 
 ``python -m data_prep VERB --src ... --out ...``; see :mod:`data_prep.cli` for the verbs.
 """
@@ -7,5 +7,5 @@ from __future__ import annotations
 
 from custom.bundle_folder import BUNDLE
 
-#: Where ``python -m data_prep demo`` writes when no ``--out`` is given.
+#: Where ``python -m data_prep demo`` writes without ``--out``.
 DEFAULT_DEMO_DIR = BUNDLE.parent / "data" / "demo"

@@ -25,17 +25,17 @@ from data_prep.splits import SplitRule, find_leaks
 from data_prep.writer import ARRAYS, image_digest
 
 _PARTS = ("training", "validation")
-_VOXELS_A_WORKER = 10**9  # these take some seconds, as long as a process needs to start
+_VOXELS_A_WORKER = 10**9  # these take some seconds, as long as starting a process
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        problems: one line each; none means that the set can be trained on.
-        warnings: one line for each thing that is allowed and may still be a mistake.
-        training: the cases for training; none where the index cannot be read.
+        problems: one line each; empty if the set can be used for training.
+        warnings: one line for each thing that is allowed but may be a mistake.
+        training: the cases for training; empty if the index cannot be read.
         validation: the cases for validation.
     """
 
@@ -68,10 +68,10 @@ class CheckReport:
 
 
 def check(dataset_dir: str | os.PathLike[str], *, workers: int | None = None, progress: bool = True) -> CheckReport:
-    """Check that the index can be loaded and says what is in the arrays.
+    """Check that the index can be loaded and agrees with the arrays.
 
-    A slice may list some of its masks only (``--max_masks``); everything else must be as ``dataset.json`` says.
-    Nothing is changed.
+    A slice may list only some of its masks (``--max_masks``); everything else must agree with ``dataset.json``.
+    No file is changed.
 
     Args:
         dataset_dir: folder of the prepared set.
@@ -79,7 +79,7 @@ def check(dataset_dir: str | os.PathLike[str], *, workers: int | None = None, pr
         progress: show a progress bar on a terminal.
 
     Returns:
-        The report; a set that cannot be loaded is a problem in it.
+        The report; a set that cannot be loaded is one of its problems.
 
     Raises:
         InputError: a worker process was killed.
@@ -112,7 +112,7 @@ def check(dataset_dir: str | os.PathLike[str], *, workers: int | None = None, pr
 class _Outcome:
     problems: list[str]
     warnings: list[str]
-    unlisted: int  # masks in the label array that the index leaves out
+    unlisted: int  # masks in the label array that are not in the index
 
 
 _Job = tuple[CaseRecord, "str | None", Path]
@@ -140,7 +140,7 @@ def _check_case(job: _Job) -> _Outcome:
         if digest is not None and (now := image_digest(image)) != digest:
             problems.append(_line(record.image, "digest", now, f"{digest}, as {INDEX_NAME} says"))
         if _is_constant(image):
-            warnings.append(_line(record.image, "values", f"only {image.flat[0]}", "an image that shows something"))
+            warnings.append(_line(record.image, "values", f"only {image.flat[0]}", "an image that is not constant"))
     label = _open_as(record.label, record.shape, (np.uint8, np.uint16), problems)
     if label is not None:
         lines, unlisted = _content_problems(record, label, index)
@@ -149,7 +149,7 @@ def _check_case(job: _Job) -> _Outcome:
 
 
 def _open_as(path: Path, shape: tuple[int, ...], types: tuple[type, ...], problems: list[str]) -> np.ndarray | None:
-    """Open an array; where it has not the form it should have, add the problems and return None."""
+    """Open an array; if it does not have the expected form, add the problems and return None."""
     try:
         array = open_array(path)
     except InputError as error:
@@ -184,7 +184,7 @@ def _field_problems(record: CaseRecord, index: Path) -> Iterator[str]:
 
 
 def _content_problems(record: CaseRecord, label: np.ndarray, index: Path) -> tuple[list[str], int]:
-    """Compare a label array with its index; return the problems and the number of masks that are not listed."""
+    """Compare a label array with its index; return the problems and the number of unlisted masks."""
     present, listed = dict(slice_index(label)), dict(record.slices)
     if not present:
         return [_line(record.label, "label", "no foreground", "at least one id above 0")], 0
@@ -213,7 +213,7 @@ def _is_constant(image: np.ndarray) -> bool:
 def _head_problems(root: Path, index: dict[str, Any], present: tuple[str, ...]) -> Iterator[str]:
     if index.get("modalities") != list(present):
         yield _line(root / INDEX_NAME, "modalities", index.get("modalities"), f"those of the cases, {list(present)}")
-    # Sets of earlier versions have no digest: their images count as different ones.
+    # Sets of earlier versions have no digest: all their images count as different.
     parts = [[{"digest": entry["case"]} | entry for entry in index[part]] for part in _PARTS]
     for leak in find_leaks(*parts, SplitRule()):
         yield _line(root / INDEX_NAME, "split", leak, "patients and images on one side only")
@@ -225,7 +225,7 @@ def _unlisted_files(root: Path, records: list[CaseRecord]) -> Iterator[str]:
     listed = {os.path.normpath(path) for record in records for path in (record.image, record.label)}
     for path in sorted((root / ARRAYS).iterdir()):
         if str(path) not in listed:
-            yield _line(path, "file", f"one that {INDEX_NAME} does not name", "the arrays of the cases")
+            yield _line(path, "file", f"one that is not in {INDEX_NAME}", "the arrays of the cases")
 
 
 def _limited(root: Path, outcomes: list[_Outcome]) -> Iterator[str]:
@@ -236,7 +236,7 @@ def _limited(root: Path, outcomes: list[_Outcome]) -> Iterator[str]:
 
 
 def _missing_arrays(root: Path) -> Iterator[str]:
-    """Tell every array that is missing; loading stops at the first."""
+    """Report every missing array; loading stops at the first."""
     try:
         index = _read_json(root)
         entries = [(part, n, entry) for part in _PARTS for n, entry in enumerate(index[part])]
@@ -247,7 +247,7 @@ def _missing_arrays(root: Path) -> Iterator[str]:
                     place = f"{part}[{n}] ({entry['case']}).{key}"
                     yield _line(root / INDEX_NAME, place, f"no file {file}", "an array file that exists")
     except (OSError, ValueError, TypeError, KeyError):
-        return  # no index to go by; loading has said so
+        return  # without an index; loading has reported that
 
 
 def _read_json(root: Path) -> dict[str, Any]:

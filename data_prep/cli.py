@@ -15,46 +15,46 @@ from data_prep import DEFAULT_DEMO_DIR
 from data_prep.pipeline import prepare
 from data_prep.readers import READERS
 from data_prep.splits import SplitRule
-from data_prep.writer import Options, whole_number
+from data_prep.writer import PrepareOptions, whole_number
 
 
 def shared_options(
     *,
     workers: int | None = None,
     ct_window: str = "soft_tissue",
-    suv_max: float | None = Options.suv_max,
-    components: bool | str = Options.components,
-    min_size: int = Options.min_size,
-    max_masks: int | None = Options.max_masks,
+    suv_max: float | None = PrepareOptions.suv_max,
+    components: bool | str = PrepareOptions.components,
+    min_size: int = PrepareOptions.min_size,
+    max_masks: int | None = PrepareOptions.max_masks,
     val_fraction: float = SplitRule.val_fraction,
     patient_pattern: str | None = SplitRule.patient_pattern,
     leakage: str = SplitRule.leakage,
-) -> tuple[int, Options, SplitRule]:
+) -> tuple[int, PrepareOptions, SplitRule]:
     """Check the options of every verb that prepares a set.
 
     Args:
         workers: processes; by default the CPU cores, at most 8. 1 runs serially.
         ct_window: soft_tissue, lung, bone, brain, or "level,width" in HU; for CT that is not uint8.
         suv_max: upper end of the range of a PET in SUV; by default its percentiles.
-        components: auto splits the masks of pictures into connected components and leaves those of volumes whole; True
+        components: auto splits the masks of pictures into connected components and keeps those of volumes whole; True
             splits both, False none. Instance maps are never split.
         min_size: drop masks of fewer pixels or voxels.
         max_masks: list only the K largest masks of a slice; by default all.
-        val_fraction: part of the patients of each data set for validation, where the source does not say the split.
-        patient_pattern: regular expression that is searched in the case name; its first group is the patient. By
-            default the source's patient, else every case is a patient of its own.
-        leakage: error or warn, when a patient or an image is in training and in validation.
+        val_fraction: part of the patients of each data set for validation, if the source gives no split.
+        patient_pattern: regular expression to search in the case name; its first group is the patient. By
+            default the source's patient, else every case is its own patient.
+        leakage: error or warn if a patient or an image is in training and in validation.
 
     Returns:
-        The number of processes, what is done to every case, and how cases are split.
+        The number of processes, the options for every case, and how cases are split.
 
     Raises:
         InputError: a value that is not allowed.
     """
-    what = Options(
+    what = PrepareOptions(
         window=parse_window(ct_window), components=components, min_size=min_size, suv_max=suv_max, max_masks=max_masks
     )
-    pattern = None if patient_pattern is None else str(patient_pattern)  # fire makes "(1)" a number
+    pattern = None if patient_pattern is None else str(patient_pattern)  # fire reads "(1)" as a number
     splits = SplitRule(val_fraction=val_fraction, patient_pattern=pattern, leakage=leakage)
     return whole_number("workers", min(os.cpu_count() or 1, 8) if workers is None else workers, 1), what, splits
 
@@ -62,8 +62,8 @@ def shared_options(
 class Commands:
     """Prepare data for training: arrays and one dataset.json in the folder --out.
 
-    A second run into the same folder does only what is missing or has changed, also after a stop at any moment. A case
-    that cannot be used is named with the reason, here and in report.json, and the exit code is 1.
+    A second run into the same folder does only what is missing or has changed, also after an interruption. A case that
+    cannot be used is reported with the reason, here and in report.json, and the exit code is 1.
     """
 
     def demo(self, *, out: str = str(DEFAULT_DEMO_DIR), **options: Any) -> None:
@@ -108,7 +108,7 @@ class Commands:
         Args:
             src: folder of the set.
             out: folder of the prepared set.
-            modality: one of the eleven, for volumes whose channel does not say it.
+            modality: one of the eleven, for volumes whose channel does not name one.
             images: folder of the images below SRC.
             labels: folder of the labels below SRC.
             names: names of the ids, {1: liver} or a JSON file.
@@ -148,7 +148,7 @@ class Commands:
             modality: one of the eleven.
             images: folder of the pictures below SRC.
             masks: folder of the masks below SRC.
-            kind: what the pixels of masks are: auto, ids, instances, binary or colours.
+            kind: meaning of the pixels of masks: auto, ids, instances, binary or colours.
             palette: names of the colours, {"#ff0000": polyp} or a JSON file.
             names: names of the ids, {1: polyp} or a JSON file.
         """
@@ -189,9 +189,9 @@ class Commands:
         Args:
             dataset_dir: folder of the prepared set.
             out: the PNG file to write, e.g. sheet.png.
-            per_modality: cases of each modality, at most.
+            per_modality: largest number of cases of each modality.
             columns: cases side by side.
-            seed: another number draws other cases and slices.
+            seed: a different number draws different cases and slices.
         """
         from data_prep.show import show
 
@@ -226,7 +226,7 @@ class Commands:
 
         Args:
             dataset_dir: folder of the prepared set.
-            seconds: for how long samples are made.
+            seconds: how long to make samples.
         """
         from data_prep.speed import measure
 
@@ -240,7 +240,7 @@ def main() -> None:
 
 def _prepare(verb: str, out: str, options: dict[str, Any], *src: str, **reader: Any) -> None:
     workers, what, splits = shared_options(**options)
-    folder = Path(str(out))  # one named 2024 arrives as a number
+    folder = Path(str(out))  # fire reads a folder named 2024 as a number
     report = prepare(
         READERS[verb](*(Path(str(place)) for place in src), **reader),
         folder,

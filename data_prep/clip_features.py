@@ -15,6 +15,7 @@ from monai.data import DataLoader
 from monai.transforms import Compose, SelectItemsd
 from tqdm import tqdm
 
+from custom.atomic_write import write_whole
 from custom.data.clip_features import (
     FEATURES_ARRAY,
     FEATURES_INDEX,
@@ -26,7 +27,6 @@ from custom.data.clip_features import (
 from custom.data.datasets import MaskDataset
 from custom.data.prepared import load_dataset
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.networks.clip import CLIP_CROP_SIZE, FrozenCLIP, load_clip
 from custom.transforms import Boxd, CropBoxesd, LoadSliced, PickMasksd
 from custom.transforms.clip_features import clip_name
@@ -54,16 +54,16 @@ def cache_clip_features(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> FeatureReport:
-    """Write the CLIP feature of each mask that a prepared set lists; the files are those of ``ClipFeatures``.
+    """Write the CLIP feature of each mask in a prepared set, as files for ``ClipFeatures``.
 
-    The crop is the native image inside the tight box, 224 x 224, as ``CropBoxesd`` cuts it. The random shift of the
-    box and the flips of a training do not apply to it: the network then sees the shifted box, and the feature of the
-    tight one. A set that is prepared anew needs its features anew.
+    The crop is the native image inside the tight box, 224 x 224, as cut by ``CropBoxesd``. The random shift of the box
+    and the flips of a training do not apply to it: the network then gets the shifted box with the feature of the tight
+    one. A set that is prepared again needs new features.
 
     Args:
         dataset_dir: folder of the prepared set.
-        clip: "auto" for PubMedCLIP, or any other name ``load_clip`` takes.
-        batch_size: crops CLIP encodes at once.
+        clip: "auto" for PubMedCLIP, or any other name for ``load_clip``.
+        batch_size: crops that CLIP encodes at once.
         workers: processes that cut crops; default: the CPU cores, at most 8. 0 cuts them in this process.
         device: where CLIP runs; default: the GPU, if there is one.
         progress: show a progress bar on a terminal.
@@ -101,19 +101,19 @@ def cache_clip_features(
     }
     path = prepared.root / FEATURES_ARRAY
     try:
-        (prepared.root / FEATURES_INDEX).unlink(missing_ok=True)  # it would describe features that are replaced now
+        (prepared.root / FEATURES_INDEX).unlink(missing_ok=True)  # it would describe features that are being replaced
         write_whole(path, lambda file: _write(file, _encode(towers.to(device), batches), (len(dataset), towers.width)))
         write_whole(prepared.root / FEATURES_KEYS, lambda file: np.save(file, keys, allow_pickle=False))
         write_whole(prepared.root / FEATURES_INDEX, lambda file: file.write(json.dumps(index).encode()))
     except OSError as error:
         raise InputError(
-            path, "out", error.strerror or error, "a folder that can be written, with room left"
+            path, "out", error.strerror or error, "a folder that can be written, with free space"
         ) from error
     return FeatureReport(name, len(dataset), towers.width, path)
 
 
 def _load(name: str) -> FrozenCLIP:
-    """Load a CLIP that must be there; PubMedCLIP goes by its own name, since "auto" would be content without it."""
+    """Load a CLIP, which is required; PubMedCLIP is loaded by its own name, since "auto" would accept its absence."""
     found = "no CLIP"
     try:
         towers = load_clip(name)
@@ -130,7 +130,7 @@ def _encode(towers: FrozenCLIP, batches: Iterator[dict[str, torch.Tensor]]) -> I
 
 
 def _write(file: BinaryIO, rows: Iterator[np.ndarray], shape: tuple[int, int]) -> None:
-    """Write a ``.npy`` array batch by batch; all of it need not fit into memory."""
+    """Write a ``.npy`` array batch by batch, so that it need not fit into memory."""
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
     for batch in rows:
         file.write(np.ascontiguousarray(batch, "<f4").tobytes())

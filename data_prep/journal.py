@@ -1,9 +1,9 @@
-"""What earlier runs have finished, so that the next run does only what is missing or has changed.
+"""Record what is finished, so that the next run does only what is missing or has changed.
 
-While a run is under way ``journal.jsonl`` in the output folder takes one line for each case as it is finished;
-``dataset.json`` is written last, and then the journal goes. Before the first array is replaced, the cases that stay go
-from the old ``dataset.json`` to the journal and the old one is removed: a ``dataset.json`` that is there always
-describes the arrays beside it. After a stop at any moment the same command carries on from the journal.
+During a run, ``journal.jsonl`` in the output folder gets one line for each finished case. ``dataset.json`` is written
+last, and then the journal is removed. Before the first array is replaced, the cases that stay are moved from the old
+``dataset.json`` to the journal and the old one is removed, so that a ``dataset.json`` always describes the arrays
+beside it. After an interruption, the same command continues from the journal.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from typing import Any
 
 import numpy as np
 
+from custom.atomic_write import remove_left_over, sync_folder
 from custom.data.prepared import FORMAT, INDEX_NAME, VERSION
 from custom.errors import InputError
-from custom.files import remove_left_over, sync_folder
 from custom.json_files import parse_json
 from data_prep.readers.base import TRAIN, VALIDATION, Reader, Source
-from data_prep.writer import ARRAYS, Options, Outcome
+from data_prep.writer import ARRAYS, Outcome, PrepareOptions
 
 try:
     import fcntl
-except ImportError:  # Windows has no such lock; two runs into one folder are not noticed there
+except ImportError:  # Windows has no such lock and does not notice two runs into one folder
     fcntl = None
 
-#: Raise it when the same input gives other arrays or another record than before.
+#: Increase it when the same input gives different arrays or records than before.
 PREP_VERSION = 2
 JOURNAL_NAME = "journal.jsonl"
 REPORT_NAME = "report.json"
 #: Marks the records of ``dataset.json`` whose split was drawn.
 DRAWN = "drawn"
-_PLACE = "where"  # the key of an entry that only says where it stands, e.g. on which line of a list
+_PLACE = "where"  # the key for the position of an entry, e.g. the line in a list
 
 
 class Journal:
-    """The state of an output folder; a context manager that holds it for one run at a time.
+    """The state of an output folder; a context manager that locks the folder for one run.
 
     Args:
-        out: the output folder; left-over temporary files of a run that was stopped are removed from it.
+        out: the output folder; temporary files of a stopped run are removed from it.
 
     Raises:
-        InputError: another run is working there, or its ``dataset.json`` is no prepared set.
+        InputError: another run is using the folder, or its ``dataset.json`` is not that of a prepared set.
         OSError: the folder cannot be written.
     """
 
@@ -68,7 +68,7 @@ class Journal:
                 self._file.write(b"\n")  # ends a half-written line
             self._indexed = {outcome.case for outcome in indexed}
             found = [*indexed, *_from_report(out / REPORT_NAME), *_from_lines(content.splitlines())]
-            self._known = {outcome.case: outcome for outcome in found}  # later ones count
+            self._known = {outcome.case: outcome for outcome in found}  # later ones win
         except BaseException:
             self._file.close()
             raise
@@ -91,31 +91,31 @@ class Journal:
         return replace(outcome, size=0)
 
     def start(self, kept: Sequence[Outcome], changing: Iterable[str]) -> None:
-        """Make ready for arrays to be replaced or removed: the index goes, and changing cases are forgotten.
+        """Prepare for arrays to be replaced or removed: remove the index, and forget the changing cases.
 
-        That reaches the disk before the first array does, so that it holds after a power cut too.
+        This reaches the disk before the first array, so that it is safe against a power cut.
         """
         if self._index.exists():
             for outcome in kept:
                 if outcome.case in self._indexed:
                     self.add(outcome)
         for case in changing:
-            if self._known.pop(case, None):  # its arrays may be replaced before its new outcome is noted
+            if self._known.pop(case, None):  # its arrays may be replaced before its new outcome is recorded
                 self.add(Outcome(case))
         os.fsync(self._file.fileno())
         self._index.unlink(missing_ok=True)
         sync_folder(self._out)
 
     def describes_others(self, cases: set[str]) -> bool:
-        """Tell whether the index lists a case that is none of these."""
+        """Return whether the index lists any other case."""
         return not self._indexed <= cases
 
     def add(self, outcome: Outcome) -> None:
-        """Note a finished case."""
+        """Record a finished case."""
         self._file.write(to_json_bytes(asdict(outcome)) + b"\n")
 
     def finish(self) -> None:
-        """Remove the journal: ``dataset.json`` says it all now."""
+        """Remove the journal: ``dataset.json`` is complete."""
         self._file.close()
         self._path.unlink()
 
@@ -125,16 +125,16 @@ class Journal:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(self._out, "out", "another run that works there", "one run at a time") from None
+            raise InputError(self._out, "out", "another run that is using it", "one run at a time") from None
         except OSError:
             pass  # some network file systems have no locks
 
 
 def reader_key(reader: Reader) -> Any:
-    """Return the class and the options of a reader as JSON values; to be taken before it lists its sources.
+    """Return the class and the options of a reader as JSON values; call it before the reader lists its sources.
 
-    What a reader keeps beside paths and options, such as an object that lists the files, does not count: what comes
-    of it for a case is in the entry of its source.
+    Anything besides paths and options, such as an object that lists the files, does not count: its effect on a case
+    is in the entry of the source.
     """
     options = {}
     for name, value in vars(reader).items():
@@ -145,10 +145,10 @@ def reader_key(reader: Reader) -> Any:
     return [type(reader).__name__, options]
 
 
-def fingerprint(source: Source, options: Options, key: Any) -> str:
+def source_fingerprint(source: Source, options: PrepareOptions, key: Any) -> str:
     """Return 16 hexadecimal digits that change with anything the prepared case depends on.
 
-    That is: the entry of the source (without ``"where"``, the place it is listed at), name, size and modification
+    That is: the entry of the source (without ``"where"``, its position in a list), name, size and modification
     time of its files, the options, the reader (``key``) and ``PREP_VERSION``.
     """
     entry = {name: value for name, value in source.entry.items() if name != _PLACE}
@@ -157,14 +157,14 @@ def fingerprint(source: Source, options: Options, key: Any) -> str:
 
 
 def to_json_bytes(value: Any) -> bytes:
-    """Return JSON in UTF-8; bytes of a file name that are no UTF-8 become JSON escapes."""
+    """Return JSON in UTF-8; bytes of a file name that are not UTF-8 become JSON escapes."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
 
 
 def _file_state(file: str) -> list[Any]:
     try:
         state = os.stat(file)
-    except (OSError, ValueError):  # the reader says what is wrong with it
+    except (OSError, ValueError):  # the reader reports the error
         return [os.path.basename(file)]
     return [os.path.basename(file), state.st_size, state.st_mtime_ns]
 
@@ -173,7 +173,7 @@ def _plain(value: Any) -> Any:
     """Return options and entries as JSON values.
 
     Raises:
-        TypeError: something else is among them.
+        TypeError: a value that is neither JSON nor a path.
     """
     if is_dataclass(value):
         value = vars(value)
@@ -189,7 +189,7 @@ def _plain(value: Any) -> Any:
 
 
 def _arrays_are_there(out: Path, record: Mapping[str, Any]) -> bool:
-    """Compare the sizes of both array files with what the record says; reading them would take too long."""
+    """Return whether both array files have the sizes of the record; reading them would take too long."""
     shape = tuple(record["shape"])
     image_shape = (*shape, 3) if record["channels"] == 3 else shape
     label_type = "|u1" if len(record["labels"]) <= np.iinfo(np.uint8).max else "<u2"

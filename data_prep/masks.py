@@ -15,11 +15,11 @@ _ALL_IDS = "*"
 
 
 class TooSmallError(InputError):
-    """There is foreground, but no mask of the smallest size asked for."""
+    """There is foreground, but no mask of at least the smallest size."""
 
 
 @dataclass(frozen=True)
-class Masks:
+class CleanMasks:
     """A label map with ids 1..n.
 
     Attributes:
@@ -31,7 +31,9 @@ class Masks:
     names: dict[int, str]
 
 
-def clean_masks(label: np.ndarray, names: Mapping[int | str, str], *, split: bool, min_size: int, source: str) -> Masks:
+def clean_masks(
+    label: np.ndarray, names: Mapping[int | str, str], *, split: bool, min_size: int, source: str
+) -> CleanMasks:
     """Keep the named masks of at least ``min_size`` voxels and number them 1..n.
 
     The order of the source ids is kept; components of one id follow each other in raster order.
@@ -39,7 +41,7 @@ def clean_masks(label: np.ndarray, names: Mapping[int | str, str], *, split: boo
     Args:
         label: (Z, H, W) integers, 0 is background.
         names: source id -> name; ``"*"`` names every other id. Ids without a name are dropped.
-        split: make every connected component a mask of its own: 8-connected in a picture (Z = 1), 26-connected in a
+        split: make every connected component a separate mask: 8-connected in a picture (Z = 1), 26-connected in a
             volume.
         min_size: smallest number of pixels or voxels of a mask.
         source: the file to name in an error.
@@ -73,7 +75,7 @@ def clean_masks(label: np.ndarray, names: Mapping[int | str, str], *, split: boo
     text = {i: names[int(o)] if int(o) in names else names[_ALL_IDS] for i, o in enumerate(owners, 1)}
     cleaned = np.zeros(label.shape, dtype)
     cleaned[box] = whole
-    return Masks(cleaned, text)
+    return CleanMasks(cleaned, text)
 
 
 def slice_index(label: np.ndarray, max_masks: int | None = None) -> list[list]:
@@ -127,7 +129,7 @@ def paint(objects: Iterable[np.ndarray], shape: tuple[int, ...], source: str) ->
 
 
 def _foreground_box(label: np.ndarray) -> tuple[slice, slice, slice]:
-    """Return the smallest box of (Z, H, W) that holds every id; it is empty where there is none."""
+    """Return the smallest box of (Z, H, W) that holds every id; empty if there is none."""
     plane = label.any(axis=0)  # ZxHxW -> HxW
     sides = (np.flatnonzero(side) for side in (label.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0)))
     return tuple(slice(int(side[0]), int(side[-1]) + 1) if len(side) else slice(0, 0) for side in sides)
@@ -140,7 +142,7 @@ def _compact(label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         values, compact, sizes = np.unique(label, return_inverse=True, return_counts=True)
         return values, compact.reshape(label.shape), sizes
     sizes = np.zeros(highest + 1, np.int64)
-    for plane in label:  # slice by slice, since bincount makes an int64 copy
+    for plane in label:  # slice by slice, since bincount converts its input to int64
         sizes += np.bincount(plane.astype(np.intp).ravel(), minlength=highest + 1)
     return np.arange(highest + 1), label, sizes
 

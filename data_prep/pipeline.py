@@ -1,4 +1,4 @@
-"""Prepare every case of a reader in parallel, write ``dataset.json`` last, and report what happened."""
+"""Prepare every case of a reader in parallel, write ``dataset.json`` last, and report the outcome."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from typing import Any
 
 from tqdm import tqdm
 
+from custom.atomic_write import write_whole
 from custom.data.prepared import FORMAT, INDEX_NAME, VERSION
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.modalities import MODALITIES
-from data_prep.journal import DRAWN, REPORT_NAME, Journal, fingerprint, reader_key, to_json_bytes
+from data_prep.journal import DRAWN, REPORT_NAME, Journal, reader_key, source_fingerprint, to_json_bytes
 from data_prep.readers.base import TRAIN, VALIDATION, Reader, Source
 from data_prep.splits import ERROR, WARN, SplitRule, draw_splits, find_leaks
-from data_prep.writer import ARRAYS, Options, Outcome, prepare_case
+from data_prep.writer import ARRAYS, Outcome, PrepareOptions, prepare_case
 
 _LEAKS_SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a run did.
+    """The outcome of a run.
 
     Attributes:
         training: entries of ``dataset.json``.
@@ -72,23 +72,23 @@ def prepare(
     reader: Reader,
     out: str | Path,
     *,
-    options: Options | None = None,
+    options: PrepareOptions | None = None,
     splits: SplitRule | None = None,
     workers: int = 1,
     progress: bool = True,
 ) -> Report:
-    """Prepare the cases of a reader that are not prepared yet, or have changed since.
+    """Prepare the cases of a reader that are new or have changed.
 
     The folder then holds ``arrays``, ``report.json`` (the cases that were refused or left out, and why) and
-    ``dataset.json``, the same byte for byte however often the work was stopped and taken up again. While it is under
-    way, and after it was stopped, there is no ``dataset.json`` (see :mod:`data_prep.journal`). Arrays of cases that
-    the reader no longer has are removed at the end. Cases that were refused are tried again by the next run.
+    ``dataset.json``, which is the same byte for byte however often the run was interrupted. During a run, and after an
+    interruption, there is no ``dataset.json`` (see :mod:`data_prep.journal`). Arrays of cases that the reader no longer
+    has are removed at the end. Refused cases are tried again by the next run.
 
     Args:
-        reader: gives the cases.
-        out: folder to write to; made if needed.
-        options: what is done to every case; None takes the defaults.
-        splits: how cases without a split are divided; None takes the defaults.
+        reader: the source of the cases.
+        out: folder to write to; created if needed.
+        options: options for every case; None uses the defaults.
+        splits: how cases without a split are divided; None uses the defaults.
         workers: processes; each holds one case at a time. 1 runs in this process.
         progress: show a progress bar on a terminal.
 
@@ -100,10 +100,10 @@ def prepare(
             patient or an image, or a worker was killed.
     """
     start, out = time.perf_counter(), Path(out)
-    options, splits = options or Options(), splits or SplitRule()
+    options, splits = options or PrepareOptions(), splits or SplitRule()
     key = reader_key(reader)
     sources = _refuse_duplicates(reader.sources())
-    prints = [fingerprint(source, options, key) for source in sources]
+    prints = [source_fingerprint(source, options, key) for source in sources]
     with _writing_to(out):
         (out / ARRAYS).mkdir(parents=True, exist_ok=True)
         with Journal(out) as journal:
@@ -117,7 +117,7 @@ def prepare(
             _remove_others(out, *parts)
             size = sum(outcome.size for outcome in outcomes) + _write_report(out, *parts, outcomes, leaks)
             if not (out / INDEX_NAME).exists() and hasattr(os, "sync"):
-                os.sync()  # the arrays reach the disk before the index that names them
+                os.sync()  # the arrays reach the disk before the index that lists them
             if any(parts):
                 size += _write_index(out, reader.name, *parts)
             journal.finish()
@@ -136,7 +136,7 @@ def prepare(
 def _prepare_missing(
     journal: Journal, sources: list[Source], prints: list[str], run: partial[Outcome], workers: int, progress: bool
 ) -> tuple[list[Outcome], list[Outcome]]:
-    """Return the outcomes of all sources in their order, and those of them that an earlier run had."""
+    """Return the outcomes of all sources, in order, and those reused from an earlier run."""
     outcomes = [
         None if source.error else journal.reusable(source.name, print_)
         for source, print_ in zip(sources, prints, strict=True)
@@ -162,17 +162,17 @@ def _writing_to(out: Path) -> Iterator[None]:
     except OSError as error:
         place = error.filename or out
         raise InputError(
-            place, "out", error.strerror or error, "a folder that can be written, with room left"
+            place, "out", error.strerror or error, "a folder that can be written, with free space"
         ) from error
 
 
 def _outcomes(run: partial[Outcome], todo: dict[int, Source], workers: int) -> Iterator[tuple[int, Outcome]]:
-    """Prepare the sources and yield (number, outcome), whichever is finished first."""
+    """Prepare the sources and yield (number, outcome), in the order of completion."""
     if min(workers, len(todo)) <= 1:
         for number, source in todo.items():
             yield number, run(source)
         return
-    # "spawn" works on every system, and is safe where this process has threads (a forked lock could hang).
+    # "spawn" works on every system, and is safe if this process has threads (a forked lock could hang).
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_start_worker)
     try:
@@ -187,7 +187,7 @@ def _outcomes(run: partial[Outcome], todo: dict[int, Source], workers: int) -> I
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C and SIGTERM to the main process, and end with it even if it is killed: it may be started again."""
+    """Let the main process handle Ctrl-C and SIGTERM, and end with it even if it is killed and started again."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -199,7 +199,7 @@ def _end_with_parent() -> None:
 
 
 def _refuse_duplicates(sources: list[Source]) -> list[Source]:
-    """Refuse all sources of one name: they would overwrite each other, and none is more right than the others."""
+    """Refuse all sources with the same name: they would overwrite each other, and none has precedence."""
     counts = Counter(source.name for source in sources if source.error is None)
     checked = []
     for source in sources:
@@ -212,7 +212,7 @@ def _refuse_duplicates(sources: list[Source]) -> list[Source]:
 
 
 def _divide(outcomes: list[Outcome], rule: SplitRule) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the records for training and for validation; a split that was drawn is marked in its record."""
+    """Return the records for training and for validation; a drawn split is marked in its record."""
     parts: dict[str, list[dict[str, Any]]] = {TRAIN: [], VALIDATION: []}
     splits = draw_splits([o.record for o in outcomes], [o.split for o in outcomes], rule)
     for outcome, split in zip(outcomes, splits, strict=True):
@@ -222,12 +222,12 @@ def _divide(outcomes: list[Outcome], rule: SplitRule) -> tuple[list[dict[str, An
 
 def _refuse_leaks(out: Path, leaks: list[str]) -> None:
     shown = "; ".join(leaks[:_LEAKS_SHOWN]) + ("; ..." if len(leaks) > _LEAKS_SHOWN else "")
-    allowed = f"patients and images on one side only (--leakage {WARN} prepares the set as it is)"
+    allowed = f"patients and images on one side only (--leakage {WARN} prepares the set anyway)"
     raise InputError(out, "split", f"{len(leaks)} on both sides: {shown}", allowed)
 
 
 def _remove_others(out: Path, *parts: Sequence[dict[str, Any]]) -> None:
-    """Remove the arrays that no record names; files of other names are not ours."""
+    """Remove the arrays that no record lists; files with other names are not ours."""
     named = {record[key] for part in parts for record in part for key in ("image", "label")}
     for kind in ("image", "label"):
         for path in (out / ARRAYS).glob(f"*.{kind}.npy"):

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import find_objects
 
+from custom.atomic_write import write_whole
 from custom.data.prepared import CaseRecord, load_dataset, read_slice
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.inference.overlay import draw_overlay
 
 TILE = 192
@@ -32,14 +32,14 @@ def show(
 ) -> Path:
     """Draw one PNG: for each modality a heading and some tiles of 192 x 192 pixels.
 
-    A tile is one slice with foreground of one case, the whole slice made to fit; every mask the index lists there is
-    tinted and outlined, its tight box around it. Below it: the case, the slice of a volume, and the number of masks.
+    A tile is one whole slice with foreground of one case, resized; every mask that the index lists in it is
+    tinted and outlined, with its tight box. Below it: the case, the slice of a volume, and the number of masks.
 
     Args:
         dataset_dir: folder of the prepared set.
-        out: the PNG file; folders are made if needed.
-        per_modality: cases drawn of each modality, at most; they differ in their data sets as far as possible.
-        seed: another seed draws other cases and slices.
+        out: the PNG file; folders are created if needed.
+        per_modality: largest number of cases of each modality, from as many data sets as possible.
+        seed: a different seed draws different cases and slices.
         columns: tiles side by side.
 
     Returns:
@@ -70,7 +70,7 @@ def show(
 
 
 def _draw_cases(cases: Sequence[CaseRecord], most: int, name: str) -> list[CaseRecord]:
-    """Draw cases, one of each data set in turn; the same ones for the same name."""
+    """Draw cases, one of each data set in turn, the same for the same name."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     turns: dict[str, int] = {}
     ranked = []
@@ -116,7 +116,7 @@ def _band(heading: str, tiles: Sequence[Image.Image], columns: int) -> np.ndarra
 
 
 def _write(canvas: Image.Image, place: tuple[int, int], name: str, rest: str, size: int) -> None:
-    """Write ``name + rest``; where it is too long, the end of the name says more than its start."""
+    """Write ``name + rest``; a name that is too long loses its start, since its end is more specific."""
     font, pen = ImageFont.load_default(size), ImageDraw.Draw(canvas)
     room, cut = canvas.width - 2 * place[0], 0
     while pen.textlength(text := ("..." if cut else "") + name[cut:] + rest, font) > room and cut < len(name):

@@ -25,16 +25,16 @@ _ROUND = 64  # samples timed together
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedReport:
-    """What was measured; ``str()`` of it is a text.
+    """The measurements; ``str()`` gives a readable text.
 
     Attributes:
         slice_ms: slices in the volume -> median ms to open it and read one 512 x 512 slice at random, the file in
             the system's page cache.
-        cold_slice_ms: the same for a file the system was told to drop from its cache; empty where it has no such
-            call. A file system in memory does not care.
+        cold_slice_ms: the same for a file that was dropped from the cache; empty if the system cannot do that. Without
+            meaning for a file system in memory.
         samples_per_s: samples of the training's pipeline a second on one core; median over rounds of 64 samples.
-        samples_per_cpu_s: the same for a second of computing alone; where it is much higher, the disk or other
-            programs held the pipeline up.
+        samples_per_cpu_s: the same per second of CPU time; if it is much higher, the disk or other
+            programs slowed the pipeline down.
         transform_ms: transform of the pipeline -> mean ms a sample.
     """
 
@@ -59,12 +59,12 @@ def measure(dataset_dir: str | os.PathLike[str], *, seconds: float = 20.0) -> Sp
     """Measure random access to one slice, and the samples a second of the training on one core.
 
     The samples are those of ``bundle/configs/train.json``: its data set, balanced sampler and transforms with crops of
-    64 pixels for the content CNN; no network is loaded. They are made in a process of their own with one thread, after
-    a first round that does not count.
+    64 pixels for the content CNN; no network is loaded. They are made in a separate process with one thread, after
+    a first round that is not counted.
 
     Args:
         dataset_dir: folder of the prepared set.
-        seconds: for how long samples are made.
+        seconds: how long to make samples.
 
     Raises:
         InputError: the set cannot be read or has no training case, or ``seconds`` is not positive.
@@ -80,7 +80,7 @@ def measure(dataset_dir: str | os.PathLike[str], *, seconds: float = 20.0) -> Sp
             cached[depth] = _time_slices(path, depth)
             if hasattr(os, "posix_fadvise"):
                 dropped[depth] = _time_slices(path, depth, before=_drop_from_cache)
-    context = multiprocessing.get_context("spawn")  # settings of torch and MONAI are those of the training alone
+    context = multiprocessing.get_context("spawn")  # torch and MONAI then have the settings of a training only
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         rate, cpu_rate, steps = pool.submit(_time_samples, os.path.abspath(dataset_dir), seconds).result()
     return SpeedReport(
@@ -142,7 +142,7 @@ def _time_samples(dataset_dir: str, seconds: float) -> tuple[float, float, dict[
         for index in islice(indices, _ROUND):
             dataset[index]
         rounds.append([_ROUND / (clock() - before) for clock, before in zip(clocks, start, strict=True)])
-        dataset.transform = Compose()  # the steps one by one
+        dataset.transform = Compose()  # the steps are timed one by one
         for index in islice(indices, _ROUND):
             moments = [time.perf_counter()]
             item = dataset[index]

@@ -1,4 +1,4 @@
-"""Which cases are for validation where the source does not tell, and whether the two sides share anything."""
+"""Choose the cases for validation if the source gives no split, and check that the two sides share nothing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SplitRule:
                 raise InputError("arguments", "patient_pattern", f"{self.patient_pattern!r} without a group", _PATTERN)
 
     def patient(self, record: Record) -> str:
-        """Return the patient of a case: as the source says, else by the pattern, else the case is one of its own."""
+        """Return the patient of a case: from the source, else by the pattern, else the case itself."""
         if record.get("patient"):
             return str(record["patient"])
         match = re.search(self.patient_pattern, record["case"]) if self.patient_pattern else None
@@ -63,34 +63,34 @@ _PATTERN = 'a regular expression with one group, e.g. "_p([0-9]+)_"'
 
 
 def draw_splits(records: Sequence[Record], given: Sequence[str | None], rule: SplitRule) -> list[str]:
-    """Return the split of every case; the order of the cases plays no part.
+    """Return the split of every case; the order of the cases does not matter.
 
-    Cases of one patient, and cases with the same image, form a group that stays together. A group with a case whose
+    Cases of one patient, and cases with the same image, form a group that is not divided. A group with a case whose
     split is given follows it. Of the other groups of a data set, in the order of the SHA-256 of data set and patient,
     the first ``round(val_fraction * groups)`` are for validation: at least one, if there are two or more and the
     fraction is above 0.
 
     Args:
         records: entries of ``dataset.json``.
-        given: for each of them ``"train"``, ``"val"``, or None where it is to be drawn.
+        given: for each of them ``"train"``, ``"val"``, or None if it is to be drawn.
         rule: how to divide.
     """
     keys = _join(records, rule)
-    told: dict[_Group, str] = {}
+    splits: dict[_Group, str] = {}
     for key, split in zip(keys, given, strict=True):
         if split:
-            told[key] = max(split, told.get(key, split))  # on both sides: "val", whatever the order
+            splits[key] = max(split, splits.get(key, split))  # a group on both sides: "val", in any order
     waiting: dict[str, set[_Group]] = defaultdict(set)
     for key in keys:
-        if key not in told:
+        if key not in splits:
             waiting[key[1]].add(key)
     for groups in waiting.values():
         count = round(rule.val_fraction * len(groups))
         if rule.val_fraction > 0 and len(groups) > 1:
             count = max(count, 1)
         for n, key in enumerate(sorted(groups, key=_order)):
-            told[key] = VALIDATION if n < count else TRAIN
-    return [split or told[key] for key, split in zip(keys, given, strict=True)]
+            splits[key] = VALIDATION if n < count else TRAIN
+    return [split or splits[key] for key, split in zip(keys, given, strict=True)]
 
 
 def find_leaks(training: Sequence[Record], validation: Sequence[Record], rule: SplitRule) -> list[str]:
@@ -116,7 +116,7 @@ def _image_key(record: Record, rule: SplitRule) -> _Group:
 
 
 def _join(records: Sequence[Record], rule: SplitRule) -> list[_Group]:
-    """Return for each case the first, in order, of the patients that it is connected with by patient or image."""
+    """Return for each case the first, in order, of the patients that it is connected with, by patient or image."""
     above: dict[_Group, _Group] = {}
 
     def top(key: _Group) -> _Group:

@@ -1,4 +1,4 @@
-"""One case from source to array files; this is what runs in the worker processes."""
+"""Convert one case from its source to array files, in a worker process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.images.intensity import WINDOWS, Window, to_uint8
 from data_prep.masks import TooSmallError, clean_masks, slice_index
 from data_prep.readers.base import Case, Reader, Source, check_shape
@@ -22,15 +22,15 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What is done to every case.
+class PrepareOptions:
+    """The options for every case.
 
     Args:
         window: window for CT that is not uint8 yet.
         components: split masks into connected components. True: those of pictures and volumes; ``"auto"``: of
             pictures only; False: none. Maps whose ids are single objects are never split.
         min_size: masks with fewer pixels or voxels are dropped.
-        suv_max: upper end of the range of a PET in SUV; None takes the percentiles.
+        suv_max: upper end of the range of a PET in SUV; None uses the percentiles.
         max_masks: list at most this number of masks of a slice, the largest; None lists all.
 
     Raises:
@@ -53,23 +53,23 @@ class Options:
             raise InputError("arguments", "suv_max", repr(self.suv_max), "a positive number")
 
     def split(self, case: Case) -> bool:
-        """Tell whether the masks of a case are split into components."""
+        """Return whether the masks of a case are split into components."""
         wanted = case.image.kind == "picture" if self.components == AUTO else bool(self.components)
         return wanted and not case.instance
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one source.
+    """The outcome for one source.
 
     Attributes:
         case: name of the source.
-        split: ``"train"`` or ``"val"``, as the source gives it; None where it gives none, or nothing was written.
-        record: the entry of ``dataset.json``; None when nothing was written.
+        split: ``"train"`` or ``"val"`` if the source gives one, else None; None if nothing was written.
+        record: the entry of ``dataset.json``; None if nothing was written.
         problem: why nothing was written.
         failed: the problem is an error, not the effect of ``min_size``.
         size: bytes written.
-        fingerprint: stands for everything the outcome depends on; see :mod:`data_prep.journal`.
+        fingerprint: identifies everything the outcome depends on; see :mod:`data_prep.journal`.
     """
 
     case: str
@@ -81,7 +81,7 @@ class Outcome:
     fingerprint: str = ""
 
 
-def prepare_case(source: Source, reader: Reader, out: Path, options: Options) -> Outcome:
+def prepare_case(source: Source, reader: Reader, out: Path, options: PrepareOptions) -> Outcome:
     """Load one source, convert it and write its two arrays below ``out / "arrays"``.
 
     Bad input is reported in the outcome.
@@ -110,19 +110,19 @@ def prepare_case(source: Source, reader: Reader, out: Path, options: Options) ->
 
 
 def write_array(path: Path, array: np.ndarray) -> int:
-    """Write a ``.npy`` file in one step (a reader sees all of it or nothing) and return its size in bytes.
+    """Write a ``.npy`` file whole or not at all and return its size in bytes.
 
-    It does not wait for the disk: the journal would notice a loss, and ``prepare`` waits once for all.
+    It does not wait for the disk: the journal would notice a loss, and ``prepare`` waits once for all arrays.
     """
     array = np.ascontiguousarray(array)
-    # numpy writes to a file of the system by itself, and then does not say why it could not.
+    # numpy writes directly to a system file, and then its errors do not give the reason.
     return write_whole(
         path, lambda file: np.save(SimpleNamespace(write=file.write), array, allow_pickle=False), durable=False
     )
 
 
 def image_digest(image: np.ndarray) -> str:
-    """Return 16 hexadecimal digits that are equal for equal images only (SHA-256 of the shape and the bytes)."""
+    """Return 16 hexadecimal digits that are equal only for equal images (SHA-256 of the shape and the bytes)."""
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(image)
     return digest.hexdigest()[:16]
@@ -144,7 +144,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _load(source: Source, reader: Reader) -> Case:
-    """Load a case; whatever a reader trips over concerns this case only, and must not stop the others."""
+    """Load a case; any error of a reader concerns this case only, and must not stop the others."""
     if source.error is not None:
         raise source.error
     try:

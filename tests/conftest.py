@@ -17,7 +17,7 @@ REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 
 
 def pytest_configure(config):
-    """Give each of the workers side by side one core, also for the processes that it starts."""
+    """Give each parallel worker one core, also for the processes that it starts."""
     if hasattr(config, "workerinput"):
         torch.set_num_threads(1)
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,7 +25,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Exports are made in the tests' folder, once for all workers, and not in the user's cache."""
+    """Exports are made in the tests' folder, once for all workers, not in the user's cache."""
     base = tmp_path_factory.getbasetemp()
     root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     os.environ["MCP_MEDSAM_CACHE"] = str(root / "mcp-medsam-cache")
@@ -41,7 +41,7 @@ def reference():
 
 @pytest.fixture(scope="session")
 def shared_lite_network():
-    """All components on, LiteMedSAM's weights, evaluation mode. Building takes a second, so it is shared."""
+    """All components on, LiteMedSAM's weights, evaluation mode. Shared, since building it takes a second."""
     network = MCPMedSAM().eval()
     load_checkpoint(network, lite_medsam_path())
     return network
@@ -49,7 +49,7 @@ def shared_lite_network():
 
 @pytest.fixture
 def lite_network(shared_lite_network):
-    """The shared network; its switches are set back afterwards, nothing else may be changed."""
+    """The shared network; its switches are reset afterwards; nothing else may be changed."""
     components = shared_lite_network.components
     yield shared_lite_network
     shared_lite_network.prompt_encoder.components = components
@@ -57,7 +57,7 @@ def lite_network(shared_lite_network):
 
 @pytest.fixture(scope="session")
 def shared_lively_network():
-    """All components on and nothing zero, so that every component shows in the result; no trained weights."""
+    """All components on and nothing zero, so that every component affects the result; no trained weights."""
     torch.manual_seed(0)
     network = MCPMedSAM().eval()
     with torch.no_grad():
@@ -71,7 +71,7 @@ def shared_lively_network():
 
 @pytest.fixture
 def lively_network(shared_lively_network):
-    """The shared network; its switches are set back afterwards, nothing else may be changed."""
+    """The shared network; its switches are reset afterwards; nothing else may be changed."""
     components = shared_lively_network.components
     yield shared_lively_network
     shared_lively_network.prompt_encoder.components = components
@@ -90,7 +90,7 @@ def switch():
 
 @pytest.fixture(scope="session")
 def prepared_demo(tmp_path_factory):
-    """The phantom set of all modalities, as the command line makes it."""
+    """The phantom set of all modalities, as made by the command line."""
     root = tmp_path_factory.mktemp("demo")
     prepare(READERS["demo"](), root, progress=False)
     return load_dataset(root)
@@ -98,7 +98,7 @@ def prepared_demo(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_clip_folder(tmp_path_factory):
-    """Folder with a CLIP of transformers' layout, one layer and 16 wide, that spells its texts letter by letter."""
+    """Folder with a CLIP of transformers' layout, one layer and 16 wide, that tokenises texts letter by letter."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("tiny_clip")
     letters = [chr(code) for code in range(33, 127)]

@@ -5,10 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data, io
+
+from custom import package
+from tests.pages import links
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,11 +33,38 @@ def run(installed, folder, *arguments):
 def test_no_name_of_the_repository_is_left(installed):
     assert {path.name for path in installed.iterdir() if "dist-info" not in path.name} == {"mcp_medsam", "bin"}
     for path in (installed / "mcp_medsam").rglob("*"):
-        if path.suffix in (".py", ".json"):
+        if path.suffix in (".py", ".json", ".ipynb"):
             text = path.read_text()
             assert "import custom" not in text and "from custom" not in text and '"custom.' not in text, path
             assert "import data_prep" not in text and "from data_prep" not in text, path
     assert (installed / "mcp_medsam" / "py.typed").is_file()
+
+
+def test_pages_and_configs_are_those_of_the_release(installed):
+    bundle = installed / "mcp_medsam" / "bundle"
+    mine = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    released = {name for _, name in package._files(package.BUNDLE)}
+    assert mine == {name for name in released if not name.startswith(("custom/", "data_prep/"))}
+    assert (installed / "mcp_medsam" / "label_app" / "README.md").is_file()
+
+
+def test_links_between_pages_lead_to_files(installed):
+    docs = installed / "mcp_medsam" / "bundle" / "docs"
+    texts = {page: page.read_text("utf-8") for page in docs.glob("*.md")}
+    for path in (docs / "notebooks").glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        texts[path] = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    found = [(page, target.partition("#")[0]) for page, text in texts.items() for target in links(text)]
+    assert found and [(page, target) for page, target in found if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["segment", "fine_tune"])
+def test_notebooks_import_the_installed_package(installed, tmp_path, name):
+    notebook = nbformat.read(installed / "mcp_medsam" / "bundle" / "docs" / "notebooks" / f"{name}.ipynb", as_version=4)
+    start = [cell.source for cell in notebook.cells if cell.cell_type == "code"][:2]
+    check = "import sys\nassert 'mcp_medsam.inference.predictor' in sys.modules and 'custom' not in sys.modules"
+    done = run(installed, tmp_path, "-c", "\n".join([*start, check]))
+    assert done.returncode == 0, done.stderr
 
 
 def test_segment(installed, tmp_path):

@@ -1,4 +1,4 @@
-"""Nothing that is read may bring code with it: the syntax of the whole tree is searched for calls that would run it."""
+"""No file that is read may run code: the syntax of the whole tree is searched for calls that could run it."""
 
 import ast
 from pathlib import Path
@@ -17,7 +17,7 @@ CALLS = {
     *("tempfile.mktemp", "pydicom.dcmread", "pydicom.read_file", "PIL.Image.open", "tifffile.imread"),
 }
 METHODS = {"extractall", "extract", "read_pickle"}
-#: The one place each of these calls is for, behind its checks.
+#: The only place where each of these calls is allowed, after its checks.
 PLACES = {"pydicom.dcmread": "custom/images/dicom_files.py", "PIL.Image.open": "custom/images/formats/pictures.py"}
 #: Call -> the keyword that must be there, and its value.
 REQUIRED = {

@@ -1,9 +1,9 @@
-"""The frozen CLIP's features of every mask of a prepared set, as ``python -m data_prep clip-features`` leaves them.
+"""The frozen CLIP's features of every mask of a prepared set, as ``python -m data_prep clip-features`` writes them.
 
 CLIP is frozen, so the feature of a fixed crop never changes and can be computed once. The crop is the tight box of the
-mask in the image as it is prepared: the random shift of the box and the flips of a training do not reach it. Use the
-features for training; an evaluation whose boxes are shifted must run CLIP on those boxes, since the tight box tells
-more than the prompt it is scored for.
+mask in the prepared image: the random shift of the box and the flips of a training do not affect it. Use the features
+for training. An evaluation with shifted boxes must run CLIP on those boxes, because the tight box contains more
+information than the prompt that is scored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ClipFeatures:
 
     The files, beside ``dataset.json``:
 
-    - ``clip_features.npy``: (masks, F) float32, one row for each mask that ``dataset.json`` lists;
+    - ``clip_features.npy``: (masks, F) float32, one row for each mask in ``dataset.json``;
     - ``clip_features.keys.npy``: (masks, 2) int32, (z, label id) of each row, ascending inside a case;
     - ``clip_features.json``: name of the CLIP, digest of the ``dataset.json`` it was made for, and each case's rows
       as [first, end].
@@ -45,7 +45,7 @@ class ClipFeatures:
         width: width F of the features.
 
     Raises:
-        InputError: there are no features, or they were made for another ``dataset.json``.
+        InputError: there are no features, or they belong to another ``dataset.json``.
     """
 
     def __init__(self, dataset_dir: str | os.PathLike[str]) -> None:
@@ -74,11 +74,11 @@ class ClipFeatures:
         """Return the features of some masks of one slice: NxF float32.
 
         Raises:
-            InputError: there is no feature of a mask.
+            InputError: a mask has no feature.
         """
         first, end = self._rows.get(case, (0, 0))
         keys = self._keys[first:end]
-        # The array is opened every time, so that this object can be sent to worker processes.
+        # The array is opened at every call, so that this object can be sent to worker processes.
         features = open_array(self._path)
         rows = []
         for label_id in label_ids:
@@ -90,7 +90,7 @@ class ClipFeatures:
 
 
 def index_digest(root: Path) -> str:
-    """Return the SHA-256 of a set's ``dataset.json``, which stands for everything the features were made from."""
+    """Return the SHA-256 of a set's ``dataset.json``, which identifies everything the features were made from."""
     try:
         return hashlib.sha256((root / INDEX_NAME).read_bytes()).hexdigest()
     except OSError as error:

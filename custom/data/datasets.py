@@ -20,7 +20,7 @@ class MaskDataset(Dataset):
 
     Args:
         data: prepared cases.
-        transform: applied to each item, see ``slice_item``; where the index is a ``Draw``, its seed is set first.
+        transform: applied to each item, see ``slice_item``; if the index is a ``Draw``, its seed is set first.
     """
 
     def __init__(self, data: Sequence[CaseRecord], transform: Callable | None = None) -> None:
@@ -39,13 +39,13 @@ class MaskDataset(Dataset):
 
 
 class SliceDataset(Dataset):
-    """Item i is a slice with its masks; the same ones in every run.
+    """Item i is a slice with its masks, the same in every run.
 
     Args:
         data: prepared cases.
         transform: applied to each item, see ``slice_item``.
-        max_slices: at most so many slices of a volume, evenly spread over those with foreground.
-        max_masks: at most so many masks of a slice, drawn once by the case's name.
+        max_slices: largest number of slices of a volume, spread evenly over those with foreground.
+        max_masks: largest number of masks of a slice, drawn by the case's name.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class SliceDataset(Dataset):
 
 
 def slice_item(case: CaseRecord, z: int, label_ids: Sequence[int]) -> dict[str, object]:
-    """Describe one slice and some of its labels; the transforms turn the paths into arrays."""
+    """Describe one slice and some of its labels; the transforms load the arrays from the paths."""
     return {
         "image": str(case.image),
         "label": str(case.label),
@@ -80,7 +80,7 @@ def slice_item(case: CaseRecord, z: int, label_ids: Sequence[int]) -> dict[str, 
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Pick at most ``most`` of ``count`` places, evenly, the ends not favoured."""
+    """Pick at most ``most`` of ``count`` places, evenly, without favouring the ends."""
     if count <= most:
         return list(range(count))
     return ((np.arange(most) + 0.5) * count / most).astype(int).tolist()

@@ -10,8 +10,8 @@ import numpy as np
 from custom.modalities import modality_index
 
 
-class CaseRecord(Protocol):
-    """What the table needs of a case."""
+class CaseSlices(Protocol):
+    """What the table needs to know of a case."""
 
     modality: str
     slices: Sequence[tuple[int, Sequence[int]]]  # (z, label ids on that slice)
@@ -21,8 +21,8 @@ class MaskTable:
     """Flat numbering of the masks (one label on one slice) of a list of cases.
 
     Masks are numbered case by case, slice by slice, label by label, in the order given. Only numpy arrays are kept, so
-    that a million slices take some twenty megabytes and are shared with worker processes at no cost. Slices without a
-    label are left out; cases without any keep their place in the numbering of cases but hold no mask.
+    a million slices take about twenty megabytes and are shared with worker processes at no cost. Slices without a
+    label are omitted. Cases without a label keep their number but hold no mask.
 
     Args:
         cases: the cases; each has ``modality`` (a name of ``custom.modalities``) and ``slices``, a list of
@@ -36,10 +36,10 @@ class MaskTable:
         label: (masks,) int32, label id.
 
     Raises:
-        InputError: a modality is none of the eleven.
+        InputError: a modality is not one of the eleven.
     """
 
-    def __init__(self, cases: Sequence[CaseRecord]) -> None:
+    def __init__(self, cases: Sequence[CaseSlices]) -> None:
         self.modality = np.array([modality_index(c.modality, f"cases[{i}]") for i, c in enumerate(cases)], np.int64)
         self.slice_offset = _offsets([sum(1 for _, ids in c.slices if len(ids)) for c in cases])
         self.mask_offset = _offsets([len(ids) for c in cases for _, ids in c.slices if len(ids)])
@@ -50,7 +50,7 @@ class MaskTable:
         return int(self.mask_offset[-1])
 
     def locate(self, index: int) -> tuple[int, int, int]:
-        """Return (index of the case in the list given, z of the slice, label id) of a mask.
+        """Return (index of the case, z of the slice, label id) of a mask.
 
         Raises:
             IndexError: ``index`` is outside ``[0, len(table))``.

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from custom.atomic_write import is_inside
 from custom.errors import InputError
-from custom.files import is_inside
 from custom.json_files import read_json
 from custom.modalities import MODALITIES
 
@@ -35,13 +35,13 @@ class CaseRecord:
         label: absolute path of a uint8 or uint16 array, (Z, H, W); 0 is background.
         shape: (Z, H, W).
         channels: 1 or 3.
-        spacing: (z, y, x) in mm, or None where it is not known.
+        spacing: (z, y, x) in mm, or None if unknown.
         labels: id in the label array -> name, for every id that occurs.
         slices: (z, ids on that slice) for the slices with foreground, z and ids ascending.
-        patient: patient name, where known.
-        license: licence text, where known.
-        source: where the case was published, where known.
-        geometry: the source grid of a volume, as ``custom.images.geometry.Geometry.from_json`` takes it, where known.
+        patient: patient name, if known.
+        license: licence text, if known.
+        source: where the case was published, if known.
+        geometry: source grid of a volume for ``custom.images.geometry.Geometry.from_json``, if known.
     """
 
     case: str
@@ -79,7 +79,7 @@ def load_dataset(dataset_dir: str | os.PathLike[str]) -> PreparedSet:
 
     Raises:
         InputError: the folder, its index or an array file is missing, the index has another format or version, a
-            field is missing or has no usable value, or two cases have the same name.
+            field is missing or cannot be used, or two cases have the same name.
     """
     root = Path(os.path.abspath(dataset_dir))
     index = _read_index(root)
@@ -97,15 +97,15 @@ def open_array(path: str | os.PathLike[str]) -> np.ndarray:
     """
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # a corrupt header can trip NumPy anywhere
+    except Exception as error:  # a corrupt header can fail anywhere in NumPy
         found = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
         raise InputError(path, "array", found, "a .npy array of numbers") from error
 
 
 def read_slice(path: str | os.PathLike[str], z: int) -> np.ndarray:
-    """Read one slice of an array (Z, ...) from the disk, and no more than it, in one go.
+    """Read one slice of an array (Z, ...) from the disk in one go, and nothing beyond it.
 
-    The system would otherwise read ahead, megabytes for each slice that training draws at random.
+    Otherwise the system would read ahead: megabytes for each slice that training draws at random.
 
     Raises:
         InputError: the file is missing or is not a plain ``.npy`` array.
@@ -169,7 +169,7 @@ def _record(entry: Any, root: Path, part: str, number: int, seen: set[str]) -> C
     if modality not in MODALITIES:
         raise InputError(path, f"{place}.modality", repr(modality), ", ".join(MODALITIES))
     if name in seen:
-        raise InputError(path, f"{place}.case", "a second case of that name", "unique names")
+        raise InputError(path, f"{place}.case", "a second case with that name", "unique names")
     seen.add(name)
     for key, file in (("image", record.image), ("label", record.label)):
         if not is_inside(file, root):
@@ -181,7 +181,7 @@ def _record(entry: Any, root: Path, part: str, number: int, seen: set[str]) -> C
 
 def _int32(value: Any) -> int:
     number = int(value)
-    if not -(2**31) <= number < 2**31:  # tables of masks hold so much
+    if not -(2**31) <= number < 2**31:  # the range of the mask tables
         raise ValueError(f"{number} beyond 32 bits")
     return number
 

@@ -18,8 +18,8 @@ STRATEGIES = ("modality", "case", "slice")
 class Draw(int):
     """A mask index with the seed of the random transforms of this draw.
 
-    The seed is fixed by (seed, epoch, place in the epoch), so that an item depends neither on the worker that makes it
-    nor on the items before it, and a restarted training sees what it would have seen.
+    The seed is fixed by (seed, epoch, place in the epoch). So an item depends neither on the worker that loads it nor
+    on the items before it, and a restarted training draws what it would have drawn.
 
     Args:
         index: the mask.
@@ -34,7 +34,7 @@ class Draw(int):
         return draw
 
     def __getnewargs__(self) -> tuple[int, int]:
-        return int(self), self.seed  # on its way to a worker process
+        return int(self), self.seed  # needed to send it to a worker process
 
 
 class ModalityBalancedSampler(Sampler[Draw]):
@@ -48,10 +48,10 @@ class ModalityBalancedSampler(Sampler[Draw]):
 
     Only slices that hold a mask and modalities that occur in the data take part.
 
-    All processes draw one global sequence from one generator and process r takes the elements r, r + world, ..., so
-    that together they see exactly the sequence a single process would see. Every iteration uses another sequence: it
-    is fixed by (seed, epoch), and the epoch advances by one with each ``iter()`` on its own; ``set_epoch`` sets the
-    epoch of the next iteration and the place to begin at, e.g. after a restart.
+    All processes draw one global sequence from one generator, and process r takes the elements r, r + world, ..., so
+    that together they see exactly the sequence of a single process. Every iteration uses another sequence, fixed by
+    (seed, epoch). The epoch advances by one with each ``iter()``; ``set_epoch`` sets the epoch of the next iteration
+    and the place to begin at, e.g. after a restart.
 
     Args:
         table: the masks to draw from.
@@ -105,11 +105,11 @@ class ModalityBalancedSampler(Sampler[Draw]):
         self._group_start = np.cumsum(self._group_size) - self._group_size
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Set the epoch, hence the sequence, of the next iteration; the ones after it count on from there.
+        """Set the epoch, and so the sequence, of the next iteration; later iterations count on from there.
 
         Args:
             epoch: the epoch, from 0.
-            start: draws of this process that the next iteration leaves out.
+            start: number of draws of this process that the next iteration skips.
         """
         self._epoch, self._start = epoch, start
 
@@ -125,7 +125,7 @@ class ModalityBalancedSampler(Sampler[Draw]):
 
     def _draw(self, epoch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the first ``count`` mask indices of an epoch's global sequence, int64, and their seeds, uint32."""
-        # One generator a level: a longer sequence then begins with the shorter one, whatever it is padded to.
+        # One generator per level: a longer sequence begins with the shorter one, whatever the padding.
         by_group, by_case, by_slice, by_mask, by_draw = np.random.default_rng([self.seed, epoch]).spawn(5)
         slice_offset, mask_offset = self.table.slice_offset, self.table.mask_offset
         if self.strategy == "slice":

@@ -1,4 +1,4 @@
-"""What MONAI's training and evaluation engines are given."""
+"""Parts for MONAI's training and evaluation engines."""
 
 from custom.engines.config_record import config_text
 from custom.engines.inferer import AutocastInferer

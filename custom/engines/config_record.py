@@ -9,9 +9,9 @@ from monai.bundle import ConfigParser
 
 
 def config_text() -> str:
-    """Return the bundle configuration that is being built, overrides included, as JSON; "{}" outside of a bundle.
+    """Return the bundle configuration that is being built, with overrides, as JSON; "{}" outside a bundle.
 
-    A configuration has no reference to itself, so the parser is found among the callers.
+    A configuration has no reference to itself, so its parser is looked up on the call stack.
     """
     callers = (frame.frame.f_locals.get("self") for frame in inspect.stack(0))
     parser = next((caller for caller in callers if isinstance(caller, ConfigParser)), None)

@@ -14,15 +14,15 @@ from custom.losses import MCPMedSAMLoss
 
 
 class GatheredMCPMedSAMLoss(MCPMedSAMLoss):
-    """``MCPMedSAMLoss`` as one process with the batches of all would see it; all have to call it.
+    """``MCPMedSAMLoss`` as one process with the batches of all processes would compute it; all must call it.
 
-    The contrastive loss compares every row with every other, so the rows of all processes are put together, with
-    their gradients. The other terms are means over equal batches, which averaging the gradients (as
-    ``DistributedDataParallel`` does) makes right. ``terms`` are the means over the processes.
+    The contrastive loss compares every row with every other, so the rows of all processes are gathered with their
+    gradients. The other terms are means over batches of equal size, so averaging the gradients (as
+    ``DistributedDataParallel`` does) is already right. ``terms`` are the means over the processes.
     """
 
     def forward(self, output: Any, target: Mapping[str, Tensor]) -> Tensor:
-        """As ``MCPMedSAMLoss.forward``; the value returned is that of this process' batch."""
+        """As ``MCPMedSAMLoss.forward``; returns the value of this process's batch."""
         if output.sparse_content is not None and output.dense_content is not None:
             output = output._replace(
                 sparse_content=torch.cat(all_gather(output.sparse_content.float())),  # RxC -> (world * R)xC

@@ -1,4 +1,4 @@
-"""MONAI's simple inferer with bfloat16 where wanted: its engines know autocast on CUDA alone."""
+"""MONAI's simple inferer with optional bfloat16: MONAI's engines support autocast on CUDA only."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from monai.inferers import SimpleInferer
 
 
 class AutocastInferer(SimpleInferer):
-    """Run the network under bfloat16 autocast on whatever device its input is on.
+    """Run the network under bfloat16 autocast on the device of its input.
 
     Args:
-        enabled: without it this is MONAI's ``SimpleInferer``. bfloat16 keeps float32's range, so no loss scaling is
-            needed; on processors with its instructions a training step takes about half the time.
+        enabled: False makes this MONAI's ``SimpleInferer``. bfloat16 has the range of float32, so no loss scaling is
+            needed; on processors with bfloat16 instructions a training step takes about half the time.
     """
 
     def __init__(self, *, enabled: bool = False) -> None:
@@ -24,7 +24,7 @@ class AutocastInferer(SimpleInferer):
         self, inputs: torch.Tensor, network: Callable, *args: object, **kwargs: object
     ) -> torch.Tensor | tuple:
         """Return ``network(inputs, *args, **kwargs)``."""
-        if not self.enabled:  # an outer autocast of the engine stays as it is
+        if not self.enabled:  # keep an outer autocast of the engine
             return super().__call__(inputs, network, *args, **kwargs)
         with torch.autocast(inputs.device.type, torch.bfloat16):
             return super().__call__(inputs, network, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""The learning rates of a training: who learns how fast, and when (MCP-MedSAM, Section 4.1)."""
+"""The learning rates of a training, by layer and by time (MCP-MedSAM, Section 4.1)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def parameter_groups(
     """Split the trainable parameters into what LiteMedSAM has and what MCP-MedSAM adds to it, by learning rate.
 
     The new branches start from zero weights. Adam's first steps move every weight by the learning rate, whatever the
-    gradient's size, so that a zero layer's answer moves by the rate times the number of its inputs: a convolution over
-    thousands of them overshoots by far more than the signal it is added to, and LiteMedSAM's accuracy is lost within
-    two steps. With ``scaling``, layers of more inputs than the network is wide learn slower in that proportion. The
-    modality classifier is new, too, but no mask depends on it: it learns at the full rate.
+    size of the gradient, so the output of a zero layer moves by the rate times the number of its inputs. A convolution
+    over thousands of inputs then exceeds the signal it is added to by far, and LiteMedSAM's accuracy is lost within
+    two steps. With ``scaling``, layers with more inputs than the network is wide learn slower in that proportion. The
+    modality classifier is new as well, but no mask depends on it: it learns at the full rate.
 
     Args:
         network: an ``MCPMedSAM``.
         lr: learning rate of the layers LiteMedSAM has, and of the classifier.
-        new_branch_lr: learning rate of the other layers it has not.
-        scaling: cut it to 256 / inputs in those with more inputs, e.g. to a ninth in the decoder's 3x3 convolutions;
+        new_branch_lr: learning rate of the other new layers.
+        scaling: multiply it by 256 / inputs in layers with more inputs, e.g. by 1/9 in the decoder's 3x3 convolutions;
             False with ``new_branch_lr`` as ``lr`` is the paper's single rate.
         refinement_lr: learning rate of the mask refinement, which is small and starts from nothing; ``lr`` by default.
     """
@@ -44,7 +44,7 @@ def parameter_groups(
 
 
 def _inputs(parameter: nn.Parameter) -> int:
-    """Return how many inputs a layer with these weights sums up: OxI -> I, OxIxHxW -> I * H * W, a bias 1."""
+    """Return the number of inputs a layer with these weights sums up: OxI -> I, OxIxHxW -> I * H * W, a bias 1."""
     return parameter[0].numel() if parameter.ndim > 1 else 1
 
 
@@ -60,7 +60,7 @@ def step_decay_then_final(
 ) -> LambdaLR:
     """Multiply the rates by ``factor`` every ``every`` epochs; the last of several epochs runs at ``final_lr``.
 
-    The schedule is stepped once an iteration. All groups keep their ratios.
+    The schedule is stepped once per iteration. All groups keep their ratios.
 
     Args:
         optimizer: the optimizer, at its first learning rates.

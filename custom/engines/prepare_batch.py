@@ -14,15 +14,15 @@ from custom.networks.clip import FrozenCLIP
 class PromptPrepareBatch(PrepareBatch):
     """Move image, prompts and target to the device; CLIP's image tower runs here, batched and on the device.
 
-    Where the batch brings an "image_feature" along (``custom.transforms.LoadClipFeatured``), CLIP is not run. Where it
-    brings a "modality_prompt" along (``custom.transforms.RandUnknownModalityd``), the network is told that.
+    If the batch has an "image_feature" (``custom.transforms.LoadClipFeatured``), CLIP is not run. If it has a
+    "modality_prompt" (``custom.transforms.RandUnknownModalityd``), that is the modality of the prompt.
 
     Args:
         clip: the frozen CLIP whose feature of "clip_crop" is the sparse content prompt, or None.
-        full_output: ask the network for everything it predicts and give the loss mask and modality; otherwise mask
-            logits and the masks alone.
-        tell_modality: prompt with the batch's modality; otherwise with an unknown one, so that the network's own
-            classifier is asked as users ask it.
+        full_output: ask the network for everything it predicts, and give the loss mask and modality; otherwise mask
+            logits and masks only.
+        tell_modality: prompt with the batch's modality; False prompts with an unknown one, so that the network's
+            classifier is used as for users who declare no modality.
     """
 
     def __init__(self, *, clip: FrozenCLIP | None = None, full_output: bool = True, tell_modality: bool = True) -> None:
@@ -41,8 +41,8 @@ class PromptPrepareBatch(PrepareBatch):
             return batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
 
         known = move("modality_index")
-        told = move("modality_prompt") if "modality_prompt" in batchdata else known
-        prompts: dict[str, object] = {"boxes": move("boxes"), "modality": told, "crop": move("crop")}
+        declared = move("modality_prompt") if "modality_prompt" in batchdata else known
+        prompts: dict[str, object] = {"boxes": move("boxes"), "modality": declared, "crop": move("crop")}
         if not self.tell_modality:
             prompts["modality"] = torch.full_like(known, UNKNOWN_MODALITY)
         if "image_feature" in batchdata:

@@ -9,10 +9,10 @@ import threading
 
 
 def ignore_stop_signals(_: int) -> None:
-    """Leave SIGINT and SIGTERM to the main process: ``worker_init_fn`` of a data loader.
+    """Let only the main process handle SIGINT and SIGTERM: ``worker_init_fn`` of a data loader.
 
-    Ctrl-C and most schedulers signal every process of a job. The main process finishes its step and saves, and for
-    that its workers have to live on; they end when the main process itself tells them to.
+    Ctrl-C and most schedulers signal every process of a job. The main process finishes its step and saves, for which
+    its workers must stay alive; they end when the main process stops them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
@@ -21,7 +21,7 @@ def ignore_stop_signals(_: int) -> None:
 
 
 def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process().pid  # which started it; os.getppid() may be a server of processes
+    parent = multiprocessing.parent_process().pid  # started this one; os.getppid() may be the fork server
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

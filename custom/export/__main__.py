@@ -40,19 +40,19 @@ def export(
         out: folder; an earlier export in it is replaced.
         precision: f32; bf16, the same graphs, run in bfloat16; int8, the decoder's convolutions in 8-bit integers
             and the rest in bfloat16.
-        calibration: for int8, a prepared data set (``python -m data_prep``); boxes of its training part show what
-            values are typical.
+        calibration: for int8, a prepared data set (``python -m data_prep``); boxes of its training part provide
+            typical values.
         onnx: True also writes encoder.onnx and decoder.onnx (opset 20, always float32).
-        clip: the CLIP the weights were trained with, for those that hold no text table or that are to take CLIP's
+        clip: the CLIP the weights were trained with, for weights without a text table, or to use CLIP's
             image features: none, auto, a hub name or a local folder.
 
     Raises:
-        InputError: something given cannot be used.
+        InputError: an argument or a file cannot be used.
     """
     if precision not in PRECISIONS:
         raise InputError("arguments", "precision", repr(precision), ", ".join(PRECISIONS))
     if (precision == QUANTISED) != (calibration is not None):
-        allowed = "a prepared data set with --precision int8, nothing with another precision"
+        allowed = "a prepared data set with --precision int8, no data set with another precision"
         raise InputError("arguments", "calibration", repr(calibration), allowed)
     check_out(str(out))
     path = checkpoint_path(str(checkpoint))
@@ -90,8 +90,8 @@ def export(
         for name, model in models.items():
             try:
                 openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
-            except RuntimeError as error:  # all it says is "iostream error"
-                raise InputError(out, "out", error, "a folder that can be written, with room left") from error
+            except RuntimeError as error:  # its text is only "iostream error"
+                raise InputError(out, "out", error, "a folder that can be written, with free space") from error
             if onnx:
                 write_onnx(graphs[name], folder / f"{name}.onnx")
 
@@ -100,9 +100,9 @@ def export(
 
 
 def load(path: Path, clip: str = "none") -> tuple[MCPMedSAM, tuple[str, ...]]:
-    """Return the network with a checkpoint's weights, and the prompt components that are off for want of a CLIP.
+    """Return the network with a checkpoint's weights, and the prompt components that are off because there is no CLIP.
 
-    LiteMedSAM's weights have nothing for the prompt components.
+    LiteMedSAM's weights have no prompt components.
 
     Raises:
         InputError: not a checkpoint of this network.

@@ -1,8 +1,8 @@
-"""The two-way transformer as it is exported: its large projections fold into the few tokens.
+"""The two-way transformer for export: its large projections are folded into the few tokens.
 
 In every attention between tokens and image, one side has T (at most nine) tokens and the other 4096 positions. A score
 is (A t) . (B x) = (B' A t) . x, with B' the transpose: projecting each token once for every head costs less than
-projecting all positions, and the products run over the image as it is. Likewise for the values and the output.
+projecting all positions, and the products use the image unchanged. The same holds for the values and the output.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class TwoWayGraph(nn.Module):
 
     Args:
         transformer: the network's.
-        answers: the tokens that are wanted.
+        answers: indices of the tokens to return.
     """
 
     def __init__(self, transformer: TwoWayTransformer, *, answers: list[int]) -> None:
@@ -35,11 +35,11 @@ class TwoWayGraph(nn.Module):
 
         Args:
             tokens: NxTxC.
-            image: NxLxC, or 1xLxC where all N boxes see the same.
+            image: NxLxC, or 1xLxC if all N boxes share it.
             image_pe: positional encoding, 1xLxC.
 
         Returns:
-            the wanted tokens NxAxC and the image NxLxC.
+            the requested tokens NxAxC and the image NxLxC.
         """
         token_pe = tokens
         for block in self.blocks:
@@ -77,8 +77,8 @@ class _TwoWayBlock(nn.Module):
 class _AmongTokens(nn.Module):
     """Attention among the tokens, without matrix products.
 
-    OpenVINO (2026.4) computes the attention of so few tokens wrongly in bfloat16 once it has made one operation of it;
-    element by element it leaves the operations as they are.
+    OpenVINO (2026.4) fuses the attention of so few tokens into one operation and then computes it wrongly in bfloat16;
+    element by element it does not fuse them.
     """
 
     def __init__(self, attention: Attention) -> None:
@@ -99,8 +99,8 @@ class _AmongTokens(nn.Module):
 class _TokensToImage(nn.Module):
     """Attention from T tokens to L positions, keys and values not projected.
 
-    The bias of the keys adds the same to all scores of a token and falls out of the softmax; the bias of the values
-    passes through it, since its weights sum to one, and joins the output's.
+    The bias of the keys adds the same to all scores of a token and cancels in the softmax; the bias of the values
+    passes through it, since its weights sum to one, and is added to the output's bias.
     """
 
     def __init__(self, attention: Attention) -> None:

@@ -1,4 +1,4 @@
-"""From PyTorch graphs to OpenVINO's and to ONNX."""
+"""Convert PyTorch graphs to OpenVINO and to ONNX."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from custom.networks.tiny_vit import EMBEDDING_SIZE, EMBEDDING_WIDTH
 
 #: Version of the ONNX operators; 20 is the first with GELU.
 ONNX_OPSET = 20
-_EXAMPLES = 2  # torch.export takes a size of one for a constant
+_EXAMPLES = 2  # torch.export treats a size of one as a constant
 Shapes = dict[str, list[int]]
 
 
 class Graph(NamedTuple):
-    """One of the two graphs: the program and the shapes of its inputs and outputs by name, -1 where free."""
+    """One of the two graphs: the program and the shapes of its inputs and outputs by name, -1 if free."""
 
     program: ExportedProgram
     inputs: Shapes
@@ -67,7 +67,7 @@ def _trace(module: torch.nn.Module, inputs: Shapes) -> ExportedProgram:
 
 
 def to_openvino(graph: Graph) -> openvino.Model:
-    """Convert a graph, constants folded, weights in float32."""
+    """Convert a graph to OpenVINO, with constants folded and weights in float32."""
     model = openvino.convert_model(graph.program)
     model.reshape({name: openvino.PartialShape(shape) for name, shape in graph.inputs.items()})
     for port, name in zip(model.outputs, graph.outputs, strict=True):

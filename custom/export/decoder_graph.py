@@ -1,8 +1,8 @@
-"""Prompt encoder and mask decoder as exported: the same function, with what does not depend on the box done once.
+"""Prompt encoder and mask decoder for export: the same function, with everything independent of the box done once.
 
 The modality tokens are a table, the positional encoding of the grid is a constant, and without the content CNN all
 boxes share one image. The two-way transformer's large projections are folded (``custom.export.attention``), and the
-upscaling works on tokens, so that only the finished mask is put in its place.
+upscaling works on tokens, so that only the finished mask is rearranged.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class DecoderGraph(nn.Module):
 
 
 class _ContentTokens(nn.Module):
-    """The content CNN, and what it gives stretched over the embedding: crops Nx3xSxS -> NxLxC."""
+    """The content CNN, its output stretched over the embedding: crops Nx3xSxS -> NxLxC."""
 
     def __init__(self, encoder: PromptEncoder, crop_size: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class _ContentTokens(nn.Module):
 
 
 class _SparsePrompts(nn.Module):
-    """The decoder's own tokens, the corners, and the tokens of content and modality where they are on: NxTxC."""
+    """The decoder's own tokens, the corners, and the tokens of content and modality if they are on: NxTxC."""
 
     def __init__(self, encoder: PromptEncoder, own_tokens: torch.Tensor) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class _SparsePrompts(nn.Module):
         self.has_modality = encoder.components.modality_prompt
         if self.has_modality:
             count = encoder.modality_embed.num_embeddings
-            rows = torch.tensor([*range(count), -1])  # unknown comes last, so that it is row -1 of the table
+            rows = torch.tensor([*range(count), -1])  # unknown is last, so that it is row -1 of the table
             self.register_buffer("modality_tokens", encoder.modality_token(rows, None).detach())
 
     def forward(self, boxes: torch.Tensor, modality: torch.Tensor, image_features: torch.Tensor | None) -> torch.Tensor:
@@ -145,7 +145,7 @@ class _Branches(nn.Module):
     def forward(
         self, source: torch.Tensor, dense: torch.Tensor, tokens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Join; source NxLxC, dense NxLxC or 1x1xC, tokens of content and modality; the second is modality logits."""
+        """Join source NxLxC, dense NxLxC or 1x1xC, and the tokens; also returns the modality logits."""
         by_modality = by_content = to_map(source, EMBEDDING_SIZE)
         modality_logits = None
         if self.components.modality_prompt:
@@ -166,7 +166,7 @@ class _Branches(nn.Module):
 class _Upscaling(nn.Module):
     """Both upscaling convolutions and the product with the mask's kernel, position by position.
 
-    A transposed convolution whose stride is its kernel gives each position a 2x2 patch of its own.
+    A transposed convolution whose stride equals its kernel gives each position its own 2x2 patch.
     """
 
     def __init__(self, upscale: nn.Sequential) -> None:

@@ -1,7 +1,7 @@
-"""The image encoder as it is exported: the same function as ``TinyViT`` with less to move and to compute.
+"""The image encoder for export: the same function as ``TinyViT`` with less data movement and computation.
 
 Batch normalisations, the scales and shifts of the LayerNorms before linear layers, and the attention's scale are in the
-weights; the attention biases are a table; queries, keys and values come from layers of their own, so that nothing is
+weights; the attention biases are a table; queries, keys and values come from separate layers, so that nothing is
 split; and the projection after the attention leaves out the windows' padding.
 """
 
@@ -83,7 +83,7 @@ class _WindowBlock(nn.Module):
         self.side, self.window, self.width = side, block.window_size, block.dim
         self.heads, self.windows = attention.num_heads, -(-side // block.window_size)
         self.padding = self.windows * self.window - side
-        # timm normalises a window after padding it with zeros; a padded token's normalised value is then the shift,
+        # timm normalises a window after padding it with zeros; the normalised value of a padded token is the shift,
         # and with scale and shift in the weights it is zero, so that padding after the normalisation is the same.
         self.eps = attention.norm.eps
         qkv = linear_after_norm(attention.qkv, attention.norm)

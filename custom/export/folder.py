@@ -14,8 +14,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from custom.atomic_write import sync_folder
 from custom.errors import InputError
-from custom.files import sync_folder
 from custom.json_files import read_json
 
 try:
@@ -25,9 +25,9 @@ except ImportError:  # Windows
 
 FORMAT, VERSION = "mcp-medsam-openvino", 2
 DESCRIPTION = "model.json"
-QUANTISED = "int8"  # the graphs themselves differ; the others are ways to run the same graphs
+QUANTISED = "int8"  # its graphs differ; the other precisions run the same graphs
 PRECISIONS = ("f32", "bf16", QUANTISED)
-#: What an export prints when a part of its work is done.
+#: What an export prints when a stage is done.
 STAGES = ("weights read", "encoder traced", "decoder traced", "encoder converted", "decoder converted")
 _ALLOWED_FOLDER = "a folder that `python -m custom.export` wrote"
 _GRAPHS, _COMPONENTS = ("encoder", "decoder"), ("clip_text", "modality_embedding", "clip_image", "content_cnn")
@@ -48,9 +48,9 @@ class Description:
         modalities: names in the order of their indices.
         crop_size: side of the crops that content CNN and refinement take, pixels.
         clip_width: width of CLIP's image features.
-        graphs: for "encoder" and "decoder" the shapes of their "inputs" and "outputs" by name, -1 where free.
-        left_out: prompt components the weights were trained with and the graphs do not have, for want of a CLIP.
-        made_with: versions of the packages that made it.
+        graphs: for "encoder" and "decoder" the shapes of their "inputs" and "outputs" by name, -1 if free.
+        left_out: prompt components the weights were trained with and the graphs do not have, because there was no CLIP.
+        made_with: versions of the packages used for the export.
     """
 
     checkpoint: str
@@ -66,14 +66,14 @@ class Description:
 
     @property
     def uses_modality(self) -> bool:
-        """Whether a modality prompts the network."""
+        """Whether the network takes a modality prompt."""
         return self.components["clip_text"] or self.components["modality_embedding"]
 
     def checked_precision(self, precision: str | None, folder: str | PathLike[str]) -> str:
-        """Return the precision to run the graphs in: the one asked for, by default the one of the export.
+        """Return the precision to run the graphs in: the given one, by default that of the export.
 
         Raises:
-            InputError: the graphs of this folder cannot be run in it.
+            InputError: the graphs of this folder cannot run in it.
         """
         quantised = self.precision == QUANTISED
         allowed = (QUANTISED,) if quantised else tuple(name for name in PRECISIONS if name != QUANTISED)
@@ -105,7 +105,7 @@ def read_description(folder: str | PathLike[str]) -> Description:
 
 
 def _check_kinds(values: Mapping[str, Any], path: Path) -> None:
-    """Check the values of ``model.json`` as far as they are asked for later."""
+    """Check the values of ``model.json`` that are used later."""
     for name, kind in _KINDS.items():
         if not isinstance(values[name], kind):
             raise InputError(path, name, repr(values[name]), kind.__name__)
@@ -122,8 +122,8 @@ def _check_kinds(values: Mapping[str, Any], path: Path) -> None:
 def write_folder(out: str | PathLike[str], description: Description, write: Callable[[Path], None]) -> None:
     """Fill a folder with what ``write`` puts there and the description, whole or not at all.
 
-    An exported folder of that name is replaced when the new one is complete; after an error it stays as it is. Of
-    several processes that write the same folder, the last one's stays. What a killed one has left beside it is removed.
+    An exported folder of that name is replaced when the new one is complete; after an error it stays as it is. If
+    several processes write the same folder, the last one wins. What a killed process left beside it is removed.
 
     Raises:
         InputError: the name is taken by something else, or the place cannot be written.
@@ -131,7 +131,7 @@ def write_folder(out: str | PathLike[str], description: Description, write: Call
     folder = Path(os.path.abspath(out))
     check_out(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    number = uuid.uuid4().hex[:8]  # process ids are those of a container: two that share a folder may have the same
+    number = uuid.uuid4().hex[:8]  # containers that share a folder may have the same process ids
     partial, old = (folder.with_name(f".{folder.name}.{number}.{part}") for part in ("partial", "old"))
     with ExitStack() as held:
         try:
@@ -158,14 +158,14 @@ def write_folder(out: str | PathLike[str], description: Description, write: Call
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock on a folder, which one process has at a time.
+    """Hold the lock on a folder, which one process can have at a time.
 
     Args:
         folder: an existing folder.
         wait: wait while another process has it.
 
     Yields:
-        whether it is surely held: some systems and network file systems have no such lock, and without ``wait``
+        whether the lock is held: some systems and network file systems have no such lock, and without ``wait``
         another process may have it.
     """
     if fcntl is None:
@@ -182,7 +182,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what a run has left beside a folder when it was stopped, and put back what it was about to replace."""
+    """Remove what a stopped run has left beside a folder, and restore what it was about to replace."""
     name = f".{glob.escape(folder.name)}.*"
     for old in folder.parent.glob(f"{name}.old"):
         if folder.exists():
@@ -190,13 +190,13 @@ def _tidy(folder: Path) -> None:
         else:
             os.rename(old, folder)
     for partial in folder.parent.glob(f"{name}.partial"):
-        with suppress(FileNotFoundError), locked(partial, wait=False) as unused:  # a run that still writes has it
+        with suppress(FileNotFoundError), locked(partial, wait=False) as unused:  # a run that still writes holds it
             if unused:
                 shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_out(out: str | PathLike[str]) -> None:
-    """Refuse to replace anything but an exported or an empty folder, and a place that cannot be written.
+    """Check that a folder is new, empty or exported, and that its place can be written.
 
     Raises:
         InputError: the name is taken by something else, or the place cannot be written.
@@ -206,4 +206,4 @@ def check_out(out: str | PathLike[str]) -> None:
         raise InputError(out, "out", "something else there", "a new or empty folder, or an exported one to replace")
     place = next(parent for parent in folder.parents if parent.exists())
     if not (place.is_dir() and os.access(place, os.W_OK)):
-        raise InputError(out, "out", f"{place}, which cannot be written", "a folder that can be made")
+        raise InputError(out, "out", f"{place}, which cannot be written", "a folder that can be created")

@@ -1,4 +1,4 @@
-"""Layers of the exported graphs, made from the network's own with constants folded into their weights."""
+"""Layers of the exported graphs, made from the network's layers, with constants folded into their weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fused(layer: ConvNorm) -> nn.Conv2d:
 
 
 def to_map(tokens: torch.Tensor, side: int) -> torch.Tensor:
-    """BxHWxC -> BxCxHxW, H = W = side."""
+    """Return tokens as a map: BxHWxC -> BxCxHxW, H = W = side."""
     return tokens.transpose(1, 2).unflatten(2, (side, side))
 
 
@@ -42,10 +42,10 @@ def to_tokens(features: torch.Tensor) -> torch.Tensor:
 
 
 class TokenConv(nn.Module):
-    """A convolution whose result goes on as tokens: BxCxHxW -> BxHWxC.
+    """A convolution whose result is tokens: BxCxHxW -> BxHWxC.
 
-    The bias is added to the tokens, so that the change of layout has one reader: only then OpenVINO, which keeps
-    convolutions channels last, leaves the change out.
+    The bias is added to the tokens, so that the change of layout has one consumer: only then does OpenVINO, which keeps
+    convolutions channels last, omit the change.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:

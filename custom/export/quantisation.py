@@ -1,9 +1,9 @@
 """Quantise the decoder graph to 8-bit integers after training, with NNCF (github.com/openvinotoolkit/nncf).
 
 Its wide convolutions (content CNN and the residual blocks of the branches) are quantised: nearly all of a box's
-arithmetic, and tolerant. All else stays as it is: the narrow convolutions of the mask refinement, which draw the
-outline; the sums, norms and products around the few tokens, which decide where the mask is and take little time (with
-them in 8 bits the mean DSC fell by nine points); and the encoder: quantised it hardly became faster than in bfloat16
+arithmetic, and tolerant. Everything else is unchanged: the narrow convolutions of the mask refinement, which draw the
+outline; the sums, norms and products around the few tokens, which locate the mask and take little time (with
+them in 8 bits the mean DSC fell by nine points); and the encoder: quantised, it was hardly faster than in bfloat16
 (its time goes into moving data), and masks agreed with those of float32 to 91% instead of 99%.
 """
 
@@ -25,13 +25,13 @@ from custom.errors import InputError
 from custom.networks.tiny_vit import EMBEDDING_WIDTH
 from custom.transforms import CropBoxesd, LoadSliced, PickMasksd, RandBoxd, ToFramed
 
-#: Boxes that show the quantisation typical values, drawn evenly over the modalities.
+#: Number of boxes that give the quantisation typical values, drawn evenly over the modalities.
 CALIBRATION_BOXES = 44
 Values = dict[str, np.ndarray]
 
 
 def calibration_values(dataset_dir: str, crop_size: int, count: int = CALIBRATION_BOXES) -> list[Values]:
-    """Draw boxes from the training part of a prepared set, the same ones every time.
+    """Draw boxes from the training part of a prepared set, the same every time.
 
     Args:
         dataset_dir: the prepared set.
@@ -74,13 +74,13 @@ def quantise_decoder(
     """Return the decoder with its wide convolutions in 8-bit integers.
 
     Args:
-        decoder: in float32, as ``to_openvino`` gives it.
-        encoder: in float32; it makes the embeddings.
-        values: typical inputs, as ``calibration_values`` gives them.
-        clip_width: width of CLIP's image features. They are zeros, as they are when an exported network runs.
+        decoder: in float32, as ``to_openvino`` returns it.
+        encoder: in float32; it computes the embeddings.
+        values: typical inputs, as ``calibration_values`` returns them.
+        clip_width: width of CLIP's image features. They are zeros, as when an exported network runs.
 
     Raises:
-        InputError: there is no convolution in it.
+        InputError: the decoder has no such convolution.
     """
     convolutions = [operation for operation in decoder.get_ops() if operation.get_type_name() == "Convolution"]
     narrow = [n.get_friendly_name() for n in convolutions if n.get_output_partial_shape(0)[1] != EMBEDDING_WIDTH]
@@ -91,7 +91,7 @@ def quantise_decoder(
     examples = []
     for value in values:
         given = value | {"embedding": encode({"image": value["image"]})["embedding"], "image_features": features}
-        # An input can have a second name, a number, of what the graph does with it first.
+        # An input can have a second name, a number, from the first operation on it.
         examples.append({name: given[name] for port in decoder.inputs for name in port.get_names() if name in given})
     nncf.set_log_level(logging.WARNING)
     others = {operation.get_type_name() for operation in decoder.get_ops()} - {"Convolution", "Constant"}

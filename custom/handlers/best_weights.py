@@ -9,17 +9,17 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from custom.handlers.checkpoint_files import write_checkpoint
+from custom.networks.checkpoint_files import write_checkpoint
 
 
 class BestWeights:
-    """Write the network's state dict when a validation is the best so far; process 0 alone writes.
+    """Write the network's state dict when a validation is the best so far; only process 0 writes.
 
-    MONAI's ``CheckpointSaver`` would leave half a file after a kill, and forget the best score at a restart.
+    MONAI's ``CheckpointSaver`` can leave half a file after a kill, and forgets the best score at a restart.
 
     Args:
         path: the file.
-        network: the network, without a wrapper.
+        network: the network, not wrapped.
     """
 
     def __init__(self, *, path: str | os.PathLike[str], network: nn.Module) -> None:

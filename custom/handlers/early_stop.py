@@ -1,4 +1,4 @@
-"""Stop a training that no longer gets better."""
+"""Stop a training that no longer improves."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from custom.errors import InputError
 
 
 class EarlyStop:
-    """ignite's ``EarlyStopping`` on the validator's key metric; restarts keep its state, which is in the trainer's.
+    """ignite's ``EarlyStopping`` on the validator's key metric; restarts keep its state as part of the trainer's.
 
     Args:
         validator: MONAI evaluator with a key metric.
-        patience: validations without a better key metric after which the training ends; None never ends it.
+        patience: number of validations without a better key metric after which the training ends; None: never.
 
     Raises:
         InputError: a patience below 1.

@@ -1,4 +1,4 @@
-"""A page of examples from an evaluation: of every modality one slice as it usually goes, and the worst."""
+"""A page of examples from an evaluation: a typical slice and the worst slice of every modality."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from ignite.engine import Engine, Events
 from PIL import Image, ImageDraw, ImageFont
 
-from custom.files import write_whole
+from custom.atomic_write import write_whole
 from custom.handlers.prediction_images import prediction_picture
 from custom.metrics import dice_score
 from custom.modalities import MODALITIES
 
 PAGE_FILE = "examples.png"
-_KEPT = 64  # slices of a modality of which the usual one is chosen: pictures of thousands of cases fill the memory
+_KEPT = 64  # slices of a modality among which the typical one is chosen; more pictures would fill the memory
 _TILE = (300, 150)  # width and height of a prediction beside the truth, pixels
 _CAPTION, _GAP, _BANDS = 18, 6, 2
 _TEXT, _BACKGROUND = (230, 230, 230), (24, 24, 24)
@@ -36,11 +36,11 @@ class Example:
 class ExamplePage:
     """Write ``examples.png`` at the end of an evaluation.
 
-    For each modality it shows the slice of median DSC among the first 64, and the worst of all; each as the prediction
-    at the left, the truth at the right, and the boxes that were asked for. Process 0 writes what it evaluated itself.
+    For each modality it shows the slice of median DSC among the first 64, and the worst of all; each with the
+    prediction on the left, the truth on the right, and the boxes of the prompt. Process 0 writes its own slices.
 
     Args:
-        output_dir: folder of the file, made if missing.
+        output_dir: folder of the file, created if missing.
     """
 
     def __init__(self, *, output_dir: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""Stop a training whose loss is no number any more."""
+"""Stop a training whose loss is no longer a number."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from custom.handlers.host_copy import HostCopy
 
 
 class FiniteLoss:
-    """Stop when a loss is NaN or infinite, with one line that names its batch.
+    """Stop with one line that names the batch when a loss is NaN or infinite.
 
-    On a CPU that is before the weights change. On a GPU a loss is read one iteration late, so that no step waits for
-    it. Errors of the engine, this one and all others, are raised as they are: attach this before ``StatsHandler``,
-    which would log a traceback each time.
+    On a CPU this happens before the weights change. On a GPU a loss is read one iteration late, so that no step waits
+    for it. All errors of the engine are raised as they are: attach this before ``StatsHandler``, which would log a
+    traceback each time.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class FiniteLoss:
 
 
 def batch_names(batch: Mapping[str, object]) -> str:
-    """Return the cases of a collated batch, with their slices where these are known: "CT_7 slice 3, US_1 slice 0"."""
+    """Return the cases of a collated batch, with their slices if known: "CT_7 slice 3, US_1 slice 0"."""
     cases = batch.get("case", ["a batch without names"])
     slices = batch.get("slice")
     if slices is None:

@@ -1,4 +1,4 @@
-"""Read a value of the device without making the device wait."""
+"""Read a value from the device without making the device wait."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 
 class HostCopy:
-    """A scalar on its way from the device to the host; read it a step later, when it is long there.
+    """A scalar on its way from the device to the host; read it a step later, when it has arrived.
 
-    ``Tensor.item`` waits for everything the device was given since, this only for the copy.
+    ``Tensor.item`` waits for all work queued on the device, this only for the copy.
 
     Args:
         value: a scalar tensor on any device.
@@ -21,7 +21,7 @@ class HostCopy:
             self._copied.record()
 
     def read(self) -> float:
-        """Return the value, once the copy is there."""
+        """Wait for the copy and return the value."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._value.item()

@@ -7,10 +7,10 @@ from monai.engines import IterationEvents
 
 
 class LossAlone:
-    """Leave of a step's output the loss, as a list of one item.
+    """Reduce a step's output to the loss, as a list of one item.
 
     MONAI's handlers expect the list that decollating makes (``--tracking mlflow`` reads the loss of its first item).
-    Nothing here needs the images and predictions apart, and they would stay in memory during the next step.
+    The images and predictions are not needed here and would stay in memory during the next step.
     """
 
     def attach(self, engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""What the network says of its own masks, beside the truth: one line a mask."""
+"""Report what the network predicts about its own masks beside the truth, one line per mask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 
-from custom.files import write_whole
+from custom.atomic_write import write_whole
 from custom.images.boxes import tight_boxes
 from custom.losses.mcp_loss import mask_iou
 from custom.modalities import MODALITIES
@@ -36,16 +36,16 @@ COLUMNS = (
 class MaskReport:
     """Write ``masks.csv`` at the end of an evaluation: predicted and true IoU, and modality, of every mask.
 
-    The evaluator asks the network for mask logits alone. Its decoder computes the rest at the same time, and this
-    handler takes it from there, so that engine, metrics and postprocessing stay as they are.
+    The evaluator asks the network for mask logits only. The decoder computes the rest at the same time, and this
+    handler takes it from there, so that engine, metrics and postprocessing need no change.
 
     The extent is the longer side of the object's tight box as a share of the image's longer side. The true IoU is that
     of the masks at native size, as the metrics see them. The last two columns are the modality the classifier finds
-    most probable and its probability; they are empty where the network takes no modality prompt.
-    Under ``torch.distributed`` the lines of all processes are put together, and process 0 writes.
+    most probable and its probability; they are empty if the network has no modality prompt.
+    Under ``torch.distributed`` the lines of all processes are gathered, and process 0 writes.
 
     Args:
-        output_dir: folder of the file, made if missing.
+        output_dir: folder of the file, created if missing.
         network: the network that is evaluated.
     """
 
@@ -68,16 +68,16 @@ class MaskReport:
     def _iteration_completed(self, engine: Engine) -> None:
         results = [output["result"] for output in engine.state.output]
         ious = self._iou.float().cpu().split([len(result["label"]) for result in results])  # R -> N an image
-        told = self._tell_modalities()
+        modalities = self._predicted_modalities()
         for batch, result, predicted in zip(engine.state.batch, results, ious, strict=True):
             true = mask_iou(result["pred"][None].float(), result["label"][None].float())[0]  # NxHxW -> 1xNxHxW -> N
             values = zip(_extents(result["label"]), predicted.tolist(), true.tolist(), strict=True)
             for label, numbers in zip(batch["label_ids"], values, strict=True):
                 key = (str(result["case"]), result["slice"], int(label))
                 numbers = [f"{number:.6f}" for number in numbers]
-                self._lines[key] = (key[0], result["modality"], *key[1:], *numbers, *next(told))
+                self._lines[key] = (key[0], result["modality"], *key[1:], *numbers, *next(modalities))
 
-    def _tell_modalities(self) -> Any:
+    def _predicted_modalities(self) -> Any:
         """Yield name and probability of the most probable modality of each row."""
         if self._modality is None:
             while True:
@@ -94,7 +94,7 @@ class MaskReport:
             dist.all_gather_object(parts, self._lines)
         if idist.get_rank() != 0:
             return
-        # The lowest rank wins where an item was given to several.
+        # The lowest rank wins if several processes had the same item.
         lines = {key: line for part in reversed(parts) for key, line in part.items()}
         text = StringIO()
         writer = csv.writer(text, lineterminator="\n")

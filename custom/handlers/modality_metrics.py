@@ -21,8 +21,8 @@ from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 from monai.apps.utils import get_logger
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.metrics import dice_score, surface_dice
 from custom.modalities import MODALITIES, canonical_modality
 
@@ -43,16 +43,16 @@ class ModalityMetric(Metric):
     """Mean over modalities of the mean over a modality's cases, in percent (the paper's averages).
 
     An update takes a list of items, each a dict with "case" (str), "modality" (str), "dimension" (2 or 3), "spacing"
-    ((sz, sy, sx) in mm, or ``None``), "pred" and "label" (bool, (N, H, W) or (N, D, H, W)) and, where a volume comes
+    ((sz, sy, sx) in mm, or ``None``), "pred" and "label" (bool, (N, H, W) or (N, D, H, W)) and, if a volume comes
     slice by slice, "slice" (int). The score of an item is the mean over its N masks; the items of a case are averaged
     to one value.
 
-    The NSD tolerance is 2 pixels for two-dimensional data (and where the spacing is not known) and 2 mm otherwise.
+    The NSD tolerance is 2 pixels for two-dimensional data (and if the spacing is unknown) and 2 mm otherwise.
 
-    Under ``torch.distributed`` the scores of all processes are put together, so that all return the same value. Items
-    are told apart by (case, slice), or by their order within a process where "slice" is not given, and each counts
-    once, e.g. when a sampler repeats some to fill the last batch. So slices of one volume that are spread over
-    processes need "slice".
+    Under ``torch.distributed`` the scores of all processes are gathered, so that all return the same value. Items are
+    identified by (case, slice), or by their order within a process if "slice" is missing. Each counts once, e.g. when
+    a sampler repeats some to fill the last batch. So the slices of a volume that is spread over processes need
+    "slice".
 
     Standard deviations are population ones (ddof = 0): over the cases inside a modality, and over the modality means.
 
@@ -61,7 +61,7 @@ class ModalityMetric(Metric):
         output_transform: turns ``engine.state.output`` into the list of items.
 
     Raises:
-        InputError: unknown ``metric_fn``; an item without a mask; a case given with two modalities.
+        InputError: unknown ``metric_fn``; an item without a mask; a case with two modalities.
     """
 
     required_output_keys = None
@@ -80,7 +80,7 @@ class ModalityMetric(Metric):
         self._cases: list[CaseScore] | None = None
 
     def update(self, output: Sequence[Mapping[str, Any]]) -> None:
-        """Score a list of items; see the class."""
+        """Score a list of items as described for the class."""
         self._cases = None
         for item in output:
             case, number = str(item["case"]), item.get("slice")
@@ -108,14 +108,14 @@ class ModalityMetric(Metric):
     def per_case(self) -> list[CaseScore]:
         """The scores of all processes' cases, by modality (in the order of ``MODALITIES``), then by name.
 
-        The first call after an update gathers them, so all processes have to make it; ``compute`` does.
+        The first call after an update gathers them, so all processes must make it; ``compute`` does.
         """
         if self._cases is None:
             parts = [self._items]
             if idist.get_world_size() > 1:
                 parts = [None] * idist.get_world_size()
                 dist.all_gather_object(parts, self._items)
-            # The lowest rank wins, so that every process keeps the same one of a repeated item.
+            # The lowest rank wins, so that every process keeps the same copy of a repeated item.
             items = {key: item for part in reversed(parts) for key, item in part.items()}
             grouped: dict[str, list[CaseScore]] = defaultdict(list)
             for key in sorted(items, key=lambda k: (k[0], -1 if k[1] is None else k[1], k[2])):
@@ -148,7 +148,7 @@ class ModalityMetric(Metric):
     def completed(self, engine: Engine, name: str) -> None:
         """Put the overall mean under ``name`` into ``engine.state.metrics``, and each modality's as e.g. "dsc_CT".
 
-        Metrics complete before any MONAI handler runs, so a TensorBoardStatsHandler sees them wherever it stands.
+        Metrics complete before any MONAI handler runs, so a TensorBoardStatsHandler always sees them.
         """
         super().completed(engine, name)
         for modality, entry in self.summary()["per_modality"].items():
@@ -163,16 +163,16 @@ class ModalityMetric(Metric):
 class ModalityReport:
     """MONAI handler that reports the ``ModalityMetric`` objects of an evaluator at the end of each epoch.
 
-    It writes two files, replacing those of an earlier epoch at once (never half written), and logs a table:
+    It writes two files, replacing those of an earlier epoch (never half written), and logs a table:
 
     - ``cases.csv``: case, modality, n_masks, dsc, nsd;
     - ``summary.json``: {"per_modality": {"CT": {"n", "dsc", "nsd", "dsc_std", "nsd_std"}, ...},
       "mean": {"dsc", "nsd", "dsc_std", "nsd_std"}}, modalities in the order of ``MODALITIES``.
 
-    All values are in percent. A metric that is not attached is left out. Only process 0 writes and logs.
+    All values are in percent. A metric that is not attached is omitted. Only process 0 writes and logs.
 
     Args:
-        output_dir: folder of the two files, made if missing.
+        output_dir: folder of the two files, created if missing.
         name: name of the logger.
 
     Raises:
@@ -195,7 +195,7 @@ class ModalityReport:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def _started(self, _: Engine) -> None:
-        """Find out before the work, not after it, that there is no place for its results."""
+        """Find out before the work, not after it, if its results cannot be written."""
         if idist.get_rank() == 0:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.output_dir):
@@ -217,7 +217,7 @@ class ModalityReport:
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
-    """Return the content of a ``summary.json`` as an aligned plain table, one modality a line."""
+    """Return the content of a ``summary.json`` as an aligned plain table, one modality per line."""
     names = [name for name in METRICS if name in summary["mean"]]
     total = {"n": sum(entry["n"] for entry in summary["per_modality"].values()), **summary["mean"]}
     lines = [f"{'modality':<12}{'cases':>8}" + "".join(f"{name.upper():>18}" for name in names)]

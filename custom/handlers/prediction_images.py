@@ -16,7 +16,7 @@ from custom.transforms.masks import masks_to_frame
 
 
 class PredictionImages(TensorBoardHandler):
-    """Write one picture a modality at every validation: the predicted masks, and beside them the true ones.
+    """Write one picture per modality at every validation: the predicted masks beside the true ones.
 
     The pictures are of the first slice of each modality, which is the same in every validation. Arguments as in
     MONAI's ``TensorBoardHandler``.
@@ -40,11 +40,11 @@ class PredictionImages(TensorBoardHandler):
 
 
 def prediction_picture(output: Mapping[str, Any], boxes: torch.Tensor) -> np.ndarray:
-    """Draw one validated slice in the network's frame, the prediction at the left, the truth at the right.
+    """Draw one validated slice in the network's frame, the prediction on the left, the truth on the right.
 
     Args:
         output: "image" 3x256x256 in [0, 1], "pred" logits Nx256x256, and "result" with "label" NxHxW.
-        boxes: the boxes that were asked for, Nx4 in the frame.
+        boxes: the boxes of the prompt, Nx4 in the frame.
 
     Returns:
         256x512x3 uint8.

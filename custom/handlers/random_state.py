@@ -23,7 +23,7 @@ def get_random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Inverse of ``get_random_state``; a GPU's generator is left alone where its state was not kept."""
+    """Inverse of ``get_random_state``; a GPU's generator is unchanged if its state was not saved."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))

@@ -1,4 +1,4 @@
-"""Checkpoints a training goes on from as if it had never been interrupted."""
+"""Checkpoints from which a training resumes as if it had never been interrupted."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.apps.utils import get_logger
 
+from custom.atomic_write import remove_left_over
 from custom.data.clip_features import index_digest
 from custom.errors import InputError
-from custom.files import remove_left_over
-from custom.handlers.checkpoint_files import read_checkpoint, write_checkpoint
 from custom.handlers.finite_loss import batch_names
 from custom.handlers.random_state import get_random_state, set_random_state
+from custom.networks.checkpoint_files import read_checkpoint, write_checkpoint
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 _BEST = ("best_metric", "best_metric_epoch")
@@ -26,30 +26,30 @@ _KEYS = {"trainer", "validator", "scaler", "random", "epoch_done", "dataset", "c
 
 
 class Restarts:
-    """Save everything a training consists of, and go on from it: a run in pieces ends with the weights of one run.
+    """Save the whole state of a training and resume from it: an interrupted run ends with the weights of one run.
 
     ``last.pt`` is written every ``interval`` iterations, after the last iteration of an epoch, again when the epoch's
     validation is done, and when the run is stopped; the one before it is kept as ``previous.pt``. It holds the objects
     of ``save_dict``, the state of the trainer (iteration, epoch, what handlers keep there) and of its gradient scaler,
     the best validation, the random state of every process, a digest of the data set's index and the configuration.
-    Between two steps of the optimizer, while gradients are accumulated, nothing is saved.
+    While gradients are accumulated, between two steps of the optimizer, nothing is saved.
 
-    What a step does not draw from the global generators must follow from the iteration: the sampler's ``set_epoch``
-    tells it the epoch and the place to begin at, and each of its draws brings the seed of its transforms.
+    Everything random in a step that does not come from the global generators must follow from the iteration: the
+    sampler's ``set_epoch`` takes the epoch and the place to begin at, and each draw holds the seed of its transforms.
 
-    Attach it after all other handlers. All processes take part, process 0 alone writes.
+    Attach it after all other handlers. All processes must attach it; only process 0 writes.
 
     Args:
         save_dir: folder of the checkpoints.
-        save_dict: objects with ``state_dict`` and ``load_state_dict``; "model" is the network, without a wrapper.
+        save_dict: objects with ``state_dict`` and ``load_state_dict``; "model" is the network, not wrapped.
         validator: MONAI evaluator that runs at the end of epochs.
         dataset_dir: folder of the prepared set.
-        config: the configuration as text, for the reader of a checkpoint.
+        config: the configuration as text, for whoever reads the checkpoint.
         interval: iterations between checkpoints.
-        resume: go on from the last whole checkpoint in the folder, from the beginning if it has none.
+        resume: resume from the last undamaged checkpoint in the folder, or start from the beginning if it has none.
 
     Raises:
-        InputError: when the run starts: no checkpoint there is whole, or the last one is of another data set, another
+        InputError: when the run starts: every checkpoint is damaged, or the last one is of another data set, another
             number of iterations an epoch, or another network or optimizer; when saving: weights that are not finite.
     """
 
@@ -69,7 +69,7 @@ class Restarts:
         self.logger = get_logger(type(self).__name__)
         self._digest = ""
         self._saved_at = 0  # iteration of the last checkpoint of this run
-        self._last_is_ours = False  # whether last.pt is this run's, and whole
+        self._last_is_ours = False  # whether this run wrote last.pt, undamaged
 
     def attach(self, engine: Engine) -> None:
         """Attach to a MONAI trainer whose data loader has a ``ModalityBalancedSampler``."""
@@ -95,7 +95,7 @@ class Restarts:
             self._save(engine, epoch_done=False)
 
     def _epoch_completed(self, engine: Engine) -> None:
-        if not self.validator.should_terminate:  # else the validation was given up, and is repeated
+        if not self.validator.should_terminate:  # else the validation was cut short and is repeated
             self._save(engine, epoch_done=True)
 
     def _terminated(self, engine: Engine) -> None:
@@ -119,7 +119,7 @@ class Restarts:
                 "dataset": self._digest,
                 "config": self.config,
             }
-            # The same iteration again, with its validation, takes the first one's place.
+            # The same iteration with its validation replaces the one without.
             keep = self._last_is_ours and engine.state.iteration != self._saved_at
             last, previous = self.save_dir / LAST, self.save_dir / PREVIOUS
             write_checkpoint(last, content, before=(lambda: os.replace(last, previous)) if keep else None)
@@ -136,7 +136,7 @@ class Restarts:
             raise InputError(f"iteration {engine.state.iteration}", place, "NaN or infinite values", remedy)
 
     def _newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Return the newest whole checkpoint, or None where there is no file."""
+        """Return the newest undamaged checkpoint, or None if there is no file."""
         paths = [path for path in (self.save_dir / LAST, self.save_dir / PREVIOUS) if path.is_file()]
         for path in paths:
             try:
@@ -175,12 +175,12 @@ class Restarts:
         if len(content["random"]) == idist.get_world_size():
             set_random_state(content["random"][idist.get_rank()], engine.state.device)
         self._saved_at, self._last_is_ours = iteration, path.name == LAST
-        self.logger.info("Going on from %s: epoch %d, iteration %d", path, engine.state.epoch, iteration)
+        self.logger.info("Resuming from %s: epoch %d, iteration %d", path, engine.state.epoch, iteration)
         if iteration and iteration % length == 0 and not content["epoch_done"]:
             engine.fire_event(Events.EPOCH_COMPLETED)
 
 
 def weights_updated(engine: Engine) -> bool:
-    """Whether the optimizer stepped in the running iteration of a MONAI trainer that may accumulate gradients."""
+    """Return whether the optimizer stepped in this iteration of a MONAI trainer that may accumulate gradients."""
     place = (engine.state.iteration - 1) % engine.state.epoch_length + 1
     return place % engine.accumulation_steps == 0 or place == engine.state.epoch_length

@@ -1,4 +1,4 @@
-"""End a training cleanly when its process is told to stop."""
+"""End a training cleanly on SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class StopOnSignal:
     """On SIGTERM or SIGINT, end the run when the running step is done; a second signal ends it at once.
 
     ``Restarts`` then saves, and ``leave_if_stopped`` ends the program with code 143 (SIGTERM) or 130 (SIGINT). A
-    validation is given up, since a restart repeats it. Several processes agree on the step at which they stop, which
-    is the one after the first of them was told to, and let a validation end.
+    running validation is cut short, since a restart repeats it. Several processes agree on the step at which they
+    stop, which is the one after the first signal, and let a validation finish.
 
     Args:
         validator: the engine that validates in between.
@@ -50,7 +50,7 @@ class StopOnSignal:
     def _listen(self, _: Engine) -> None:
         self._received = self._agreed = 0
         self._late = None
-        if threading.current_thread() is threading.main_thread():  # the only one that may ask for signals
+        if threading.current_thread() is threading.main_thread():  # only this thread may set signal handlers
             self._previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
 
     def _stop_listening(self, _: Engine | None = None) -> None:
@@ -66,11 +66,11 @@ class StopOnSignal:
         if idist.get_world_size() == 1:
             self._agreed = self._received
         else:
-            told = torch.full((), self._received, device=engine.state.device)
-            dist.all_reduce(told, op=dist.ReduceOp.MAX)
+            signals = torch.full((), self._received, device=engine.state.device)
+            dist.all_reduce(signals, op=dist.ReduceOp.MAX)
             if self._late is not None:
                 self._agreed = int(self._late.read())
-            self._late = HostCopy(told)
+            self._late = HostCopy(signals)
         if self._agreed and weights_updated(engine):
             self._stop(engine)
 
@@ -81,7 +81,7 @@ class StopOnSignal:
             self._stop(self._trainer)
 
     def _stop(self, trainer: Engine) -> None:
-        self.logger.info("Told to stop by %s", signal.Signals(self._agreed).name)
+        self.logger.info("Stopped by %s", signal.Signals(self._agreed).name)
         trainer.state.stopped_by = self._agreed
         trainer.terminate()
 

@@ -1,4 +1,4 @@
-"""The course of a training as one picture."""
+"""The curves of a training in one picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from custom.files import write_whole
+from custom.atomic_write import write_whole
 
 _MOST_POINTS = 2000
 
@@ -19,8 +19,8 @@ _MOST_POINTS = 2000
 class TrainingCurve:
     """Draw the loss terms and the validation scores after every epoch, over the iterations of the training.
 
-    The points are kept in the trainer's state, where restarts keep them; when they become too many, every second one
-    goes and half as many are added. Process 0 alone draws.
+    The points are kept in the trainer's state, so that restarts keep them. When there are too many, every second one
+    is dropped and new ones are added half as often. Only process 0 draws.
 
     Args:
         path: the picture, PNG.

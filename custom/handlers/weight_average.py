@@ -16,21 +16,21 @@ class WeightAverage:
     """The average of a network's weights over the optimizer's steps, by torch's ``AveragedModel``.
 
     After step t the average is decay * average + (1 - decay) * weights, after the first the weights themselves. The
-    running statistics of batch normalisation are averaged alike, so that they belong to the averaged weights; counters
-    are copied, and what is frozen stays as it is bit for bit.
+    running statistics of batch normalisation are averaged too, so that they match the averaged weights. Counters are
+    copied, and frozen weights stay the same bit for bit.
 
-    Under ``DistributedDataParallel`` every process averages the same weights; give the network without the wrapper.
+    Under ``DistributedDataParallel`` every process averages the same weights; pass the network without its wrapper.
 
     Args:
         network: the network that is trained, with its first weights already loaded.
-        decay: for instance 0.999; None averages nothing and keeps nothing.
+        decay: for instance 0.999; None keeps no average.
 
     Attributes:
-        network: what to validate and to ship: the average, or the network itself where ``decay`` is None.
-        saved: what ``Restarts`` has to save beside the network: {"ema": the average}, or nothing.
+        network: the network to validate and to ship: the average, or the network itself if ``decay`` is None.
+        saved: what ``Restarts`` must save beside the network: {"ema": the average}, or {}.
 
     Raises:
-        InputError: a decay that is not between 0 and 1, these excluded.
+        InputError: a decay that is not above 0 and below 1.
     """
 
     def __init__(self, *, network: nn.Module, decay: float | None) -> None:
@@ -45,7 +45,7 @@ class WeightAverage:
             self.saved = {"ema": self._average}
 
     def update(self) -> None:
-        """Take the weights of one more step into the average, if there is one."""
+        """Add the weights of one more step to the average, if there is one."""
         if self._average is None:
             return
         self._average.update_parameters(self._trained)

@@ -1,1 +1,1 @@
-"""Image files of every kind, read into arrays of one form and written back in the source's geometry."""
+"""Read images of any format into arrays of one form, and write masks in the source's geometry."""

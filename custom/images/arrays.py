@@ -18,17 +18,17 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def read_npz_arrays(path: str | PathLike[str], keys: Iterable[str]) -> dict[str, np.ndarray]:
-    """Read those arrays of an ``.npz`` file that are there; others are not touched.
+    """Read some arrays of an ``.npz`` file, if they are there; others are not read.
 
     Args:
         path: the file.
         keys: names of arrays.
 
     Returns:
-        Name -> array, of the names asked for.
+        Name -> array.
 
     Raises:
-        InputError: the file cannot be read, an array is none of plain values, or is larger than ``custom.limits``
+        InputError: the file cannot be read, an array is not of plain values, or is larger than ``custom.limits``
             allows.
     """
     with decoding(path, "npz of plain arrays"), zipfile.ZipFile(path) as archive:
@@ -44,7 +44,7 @@ def _read(archive: zipfile.ZipFile, name: str, path: str | PathLike[str]) -> np.
         if version not in _HEADERS:
             raise InputError(path, name, f"version {version}", "version 1.0 or 2.0, as NumPy writes plain arrays")
         shape, _, dtype = _HEADERS[version](member)
-    size = math.prod(shape) * max(dtype.itemsize, 1)  # values of no bytes, too, take time
+    size = math.prod(shape) * max(dtype.itemsize, 1)  # values of zero bytes take time as well
     BYTES.check(size, path, name)
     check_room(size, path, deflated=True)
     with archive.open(name) as member:

@@ -13,11 +13,11 @@ MAX_BOXES = np.iinfo(np.uint16).max
 
 
 def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str], *, slice_axis: int = 2) -> np.ndarray:
-    """Check boxes against the image they are meant for.
+    """Check boxes against their image.
 
     Args:
         boxes: N boxes (or one), each x_min y_min x_max y_max, for a volume x_min y_min z_min x_max y_max z_max; in
-            native pixels, both ends inside. A box is at least two pixels wide and high, where the image is; it may be
+            native pixels, both ends inside. A box is at least two pixels wide and high if the image is; it may be
             one slice deep.
         shape: (H, W) of the picture or (D, H, W) of the volume.
         source: file the boxes belong to, for the error.
@@ -28,7 +28,7 @@ def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str]
 
     Raises:
         InputError: no box, a wrong number of values, a value that is not finite, an end before its start, or a box
-            that leaves the image.
+            that extends beyond the image.
     """
     axes = "xyz"[: len(shape)]
     names = [f"{axis}_{end}" for end in ("min", "max") for axis in axes]
@@ -72,4 +72,4 @@ def _check_layout(array: np.ndarray, names: Sequence[str], source: str | PathLik
         raise InputError(source, "boxes", f"{len(array)} boxes", f"at most {MAX_BOXES}, the ids of a label map")
     if array.shape[1] != len(names):
         kind = "a picture" if len(names) == 4 else "a volume"
-        raise InputError(source, "boxes", f"{array.shape[1]} numbers a box for {kind}", allowed)
+        raise InputError(source, "boxes", f"{array.shape[1]} numbers per box for {kind}", allowed)

@@ -1,4 +1,4 @@
-"""What compressed pictures inside of TIFF and DICOM files declare themselves, whatever the file around them says."""
+"""The sizes that compressed pictures inside TIFF and DICOM files declare, whatever the file declares."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from os import PathLike
 
 from custom.limits import PIXELS
 
-_SAMPLES = 4  # of a pixel, at most, in what is read here
+_SAMPLES = 4  # largest number of samples of a pixel in what is read here
 _JPEG, _START_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
-_NO_LENGTH = {0x01, *range(0xD0, 0xD8)}  # markers that stand alone
+_NO_LENGTH = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # markers of sizes; F7 is JPEG-LS
 _ENDS = {0xD9, 0xDA}  # the end of the picture, and the start of its content
 
@@ -18,16 +18,16 @@ def check_codestream(data: bytes, path: str | PathLike[str]) -> None:
     """Check the size that a JPEG, JPEG-LS or JPEG 2000 codestream declares.
 
     Raises:
-        InputError: it has more pixels than ``custom.limits`` allows.
+        InputError: it declares more pixels than ``custom.limits`` allows.
     """
     PIXELS.check(-(-_samples(data) // _SAMPLES), path, "size of a compressed picture")
 
 
 def _samples(data: bytes) -> int:
-    """Return height times width times samples; 0 where there is no such codestream."""
+    """Return height times width times samples; 0 if there is no such codestream."""
     if data.startswith(_JPEG):
         return _samples_of_jpeg(data)
-    place = data.find(_START_2000)  # at the start, or behind the boxes of JP2
+    place = data.find(_START_2000)  # at the start, or after the boxes of JP2
     if place < 0 or len(data) < place + 42:
         return 0
     right, bottom, left, top = struct.unpack_from(">4I", data, place + 8)
@@ -36,7 +36,7 @@ def _samples(data: bytes) -> int:
 
 
 def _samples_of_jpeg(data: bytes) -> int:
-    """Go from marker to marker as decoders do: bytes that are none are skipped."""
+    """Go from marker to marker as decoders do, skipping other bytes."""
     place = len(_JPEG)
     while (place := data.find(b"\xff", place)) >= 0:
         while data[place : place + 1] == b"\xff":

@@ -10,7 +10,7 @@ _COLOURS = np.array(
 
 
 def colour_of(value: int) -> np.ndarray:
-    """Return the colour of a label from 1 up: R, G, B as uint8; they repeat after the sixth."""
+    """Return the colour of a label (from 1 up), R, G, B as uint8; colours repeat after the sixth."""
     return _COLOURS[(value - 1) % len(_COLOURS)]
 
 

@@ -1,4 +1,4 @@
-"""What the decoders of every format share: one kind of error, limits of size, and label maps of whole ids."""
+"""What the decoders of every format share: one kind of error, size limits, and label maps of integer ids."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from custom.limits import BYTES, DEFLATE_RATIO, PIXELS, SLICES
 def decoding(path: str | Path, kind: str) -> Iterator[None]:
     """Turn whatever a decoder raises into an :class:`InputError`.
 
-    Corrupt bytes can make a decoder trip anywhere (EOFError, zlib.error, SyntaxError, struct.error ...), so every
+    Corrupt bytes can make a decoder fail anywhere (EOFError, zlib.error, SyntaxError, struct.error ...), so every
     Exception counts as "the file cannot be read".
     """
-    if not os.path.isfile(path):  # False, too, for what can be no path
+    if not os.path.isfile(path):  # also False for what cannot be a path
         raise InputError(path, "file", "no such file", f"a readable {kind}")
     try:
         yield
@@ -33,7 +33,7 @@ def decoding(path: str | Path, kind: str) -> Iterator[None]:
 
 
 def check_size(shape: Sequence[int], path: str | Path, *, itemsize: int = 1) -> None:
-    """Check the declared size of a picture or a stack before anything of it is decoded.
+    """Check the declared size of a picture or a stack before any of it is decoded.
 
     Args:
         shape: (Z, H, W).
@@ -41,7 +41,7 @@ def check_size(shape: Sequence[int], path: str | Path, *, itemsize: int = 1) -> 
         itemsize: bytes of a pixel in memory, all its channels together.
 
     Raises:
-        InputError: there are more slices, pixels in a slice, or bytes in all than ``custom.limits`` allows.
+        InputError: there are more slices, pixels in a slice, or bytes in total than ``custom.limits`` allows.
     """
     found = " x ".join(map(str, shape))
     SLICES.check(shape[0], path, "size", found=found)
@@ -50,14 +50,14 @@ def check_size(shape: Sequence[int], path: str | Path, *, itemsize: int = 1) -> 
 
 
 def check_room(size: int, path: str | Path, *, deflated: bool) -> None:
-    """Check that a file is long enough for the bytes that its header declares, before they are asked for.
+    """Check that a file is long enough for the bytes that its header declares, before memory is reserved for them.
 
     Raises:
-        InputError: it is cut off, or the header lies.
+        InputError: it is cut off, or the header is wrong.
     """
     room = Path(path).stat().st_size * (DEFLATE_RATIO if deflated else 1)
     if size > room:
-        raise InputError(path, "size", f"{size} bytes declared", f"at most {room}, all that a file of its length holds")
+        raise InputError(path, "size", f"{size} bytes declared", f"at most {room} in a file of this length")
 
 
 def as_label(array: np.ndarray, path: str | Path) -> np.ndarray:
@@ -86,6 +86,6 @@ def no_choice(path: str | Path, *, frame: int | None = None, series: str | None 
         InputError: a frame or a series was chosen.
     """
     if frame is not None:
-        raise InputError(path, "frame", frame, "nothing: the file holds one image")
+        raise InputError(path, "frame", frame, "no frame: the file holds one image")
     if series is not None:
-        raise InputError(path, "series", repr(series), "nothing: the file is no DICOM folder")
+        raise InputError(path, "series", repr(series), "no series: the file is not a DICOM folder")

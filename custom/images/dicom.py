@@ -20,7 +20,7 @@ from custom.images.suv import suv_factor
 
 __all__ = ["DICOM_MODALITIES", "DicomSeries", "list_series", "read_series"]
 
-#: DICOM's Modality -> ours. XC (photographs) counts as dermoscopy only where the body part is skin.
+#: DICOM's Modality -> ours. XC (photographs) counts as dermoscopy only if the body part is skin.
 DICOM_MODALITIES: dict[str, str] = {
     "CT": "CT",
     "MR": "MR",
@@ -50,28 +50,28 @@ DICOM_MODALITIES: dict[str, str] = {
 class DicomSeries:
     """One series.
 
-    Slices are in the order of canonical z where they are axial (see ``dicom_planes.stack``); the per-slice attributes
-    follow that order, also where the stack is sagittal or coronal and ``array`` is turned.
+    Slices are in the order of canonical z if they are axial (see ``dicom_planes.stack``). The attributes by slice
+    follow that order, also if the stack is sagittal or coronal and ``array`` is turned.
 
     Attributes:
         array: canonical, (Z, H, W) or (Z, H, W, 3); rescaled values, see ``unit``. Without a geometry: the pictures
             as they are stored, Z = number of frames (a cine loop is a stack of its frames).
         geometry: the grid with source axes (column, row, slice); None for pictures and cine loops.
-        spacing: (z, y, x) of ``array`` in mm; of a picture y and x from the tags, z the slice thickness or 1; None
-            where it is not known, and for cine loops.
-        modality: one of ours; None where DICOM's has no counterpart.
+        spacing: (z, y, x) of ``array`` in mm; for a picture y and x from the tags, z the slice thickness or 1; None
+            if unknown, and for cine loops.
+        modality: one of the eleven; None if DICOM's Modality has no counterpart.
         kind: DICOM's Modality.
-        unit: of the values: ``"HU"``, ``"SUV"`` (body weight), ``"Bq/ml"`` (PET whose tags do not suffice for SUV),
+        unit: unit of the values: ``"HU"``, ``"SUV"`` (body weight), ``"Bq/ml"`` (PET without the tags for SUV),
             another code of Units or RescaleType, or None.
         patient: PatientID, may be empty.
         description: SeriesDescription, may be empty.
         uid: SeriesInstanceUID.
         frame_of_reference: FrameOfReferenceUID, may be empty.
         sop_uids: SOPInstanceUID of each slice; the same for every frame of a multi-frame file.
-        instance_numbers: InstanceNumber of each slice, None where it is missing; likewise.
+        instance_numbers: InstanceNumber of each slice, None if missing; repeated likewise.
         frames: frame number of each slice in its file, from 1.
         files: each file once, in the order of its first slice.
-        headers: the header of each of ``files``, without pixels; whoever changes one makes a copy first.
+        headers: the header of each of ``files``, without pixels; make a copy before changing one.
         unreadable: a line for each other file of the folder that cannot be read; it may belong to the series.
     """
 
@@ -106,7 +106,7 @@ class DicomSeries:
 
     @property
     def slices_shape(self) -> tuple[int, int, int]:
-        """(slice, row, column) as stored."""
+        """Shape (slice, row, column) as stored."""
         if self.geometry is None:
             return self.array.shape[:3]
         columns, rows, slices = self.geometry.shape
@@ -118,15 +118,15 @@ def read_series(source: str | Path | Iterable[str | Path], series: str | None = 
 
     Args:
         source: a folder or DICOMDIR (label objects beside the images do not matter), one file, or the files.
-        series: the UID, number or description of the one to read where a folder or DICOMDIR holds several.
+        series: the UID, number or description of the series to read if a folder or DICOMDIR holds several.
 
     Raises:
         InputError: there is not exactly one image series; a file cannot be read; or the images do not make one even
-            volume (missing or duplicated slice, other size or orientation, gantry tilt, localizers among them).
+            volume (a missing or duplicated slice, another size or orientation, gantry tilt, localizers).
     """
     datasets, unreadable = load_series(source, series)
     name = str(source) if isinstance(source, (str, Path)) else next(iter(datasets))
-    with decoding(next(iter(datasets)), "DICOM series"):  # pydicom finds malformed values when they are asked for
+    with decoding(next(iter(datasets)), "DICOM series"):  # pydicom checks values when they are accessed
         return _read(datasets, name, unreadable)
 
 
@@ -169,11 +169,11 @@ def _read(datasets: dict[str, Dataset], name: str, unreadable: tuple[str, ...]) 
 
 
 def _decode_slices(planes: list[Plane], datasets: dict[str, Dataset]) -> np.ndarray:
-    """Return the stored slices in the order of the planes: KxRxC, or KxRxCx3. The data sets lose their pixels."""
+    """Return the stored slices in the order of the planes: KxRxC, or KxRxCx3. Removes the pixels of the data sets."""
     frames = {}
     for path in datasets:
         frames[path] = decode_frames(datasets[path], path)
-        drop_pixels(datasets[path])  # file by file, so that only one is held twice
+        drop_pixels(datasets[path])  # one file at a time, so that only one is in memory twice
     slices = [frames[plane.file][plane.frame - 1] for plane in planes]
     for plane, image in zip(planes, slices, strict=True):
         if image.shape != slices[0].shape:

@@ -1,7 +1,7 @@
-"""What an object is, in the codes of the DICOM standard, found by its name.
+"""Codes of the DICOM standard for what an object is, found by its name.
 
 The codes are those of the standard's own context groups for segments (PS3.16, CID 7150, 7191, 7192, 7194 and 7197), as
-pydicom lists them. A few everyday words lead to one of them or to another SNOMED CT concept of the standard.
+pydicom lists them. Some common words map to one of them or to another SNOMED CT concept of the standard.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Coded:
     """What an object is.
 
     Attributes:
-        category: of CID 7150, e.g. Anatomical Structure.
-        type: what exactly, e.g. Kidney.
+        category: code of CID 7150, e.g. Anatomical Structure.
+        type: the type, e.g. Kidney.
         side: Left or Right of CID 244, or None.
     """
 
@@ -35,9 +35,9 @@ _TISSUE, _ANATOMY, _ABNORMAL = (
     codes.cid7150.AnatomicalStructure,
     codes.cid7150.MorphologicallyAbnormalStructure,
 )
-#: Of an object whose name says nothing.
+#: For an object whose name has no known meaning.
 UNKNOWN = Coded(_TISSUE, codes.SCT.Tissue)
-#: Context group of property types -> their category. A concept of several groups keeps the first.
+#: Context group of property types -> their category. A concept in several groups keeps the first.
 _GROUPS = {7194: _ABNORMAL, 7191: _TISSUE, 7192: _ANATOMY, 7197: codes.cid7150.BodySubstance}
 _WORDS = {
     _ABNORMAL: {
@@ -74,21 +74,21 @@ _WORDS = {
         "implant": codes.SCT.Implant,
     },
 }
-#: The standard means that of the heart, the dorsum and a line in an X-ray; others may mean something else.
+#: In the standard these are a part of the heart, the dorsum and a line in an X-ray; users may mean other things.
 _AMBIGUOUS = {"ventricle", "back", "stripe"}
-#: Only alone: a muscle mass is none, and a normal liver nothing abnormal.
+#: Only as the whole name: a muscle mass is not a mass, and a normal liver is not abnormal.
 _ALONE = (codes.SCT.Mass, codes.SCT.Normal, codes.DCM.Background)
 _DENIED = {"no", "non", "not", "without"}
 _SIDES = {"left": codes.SCT.Left, "right": codes.SCT.Right}
-#: Ending of a plural -> of its singular.
+#: Plural ending -> singular ending.
 _PLURALS = {"nuclei": "nucleus", "teeth": "tooth", "ies": "y", "ses": "sis", "ae": "a", "es": "", "s": ""}
 
 
 def coded(name: str) -> Coded:
-    """Look up what an object is called; ``UNKNOWN`` (Tissue, Tissue) where that says nothing.
+    """Look up the name of an object; ``UNKNOWN`` (Tissue, Tissue) if it has no known meaning.
 
-    Case, a number at the end, a plural, and "left" or "right" at either end do not matter. The last word alone counts
-    where it names something abnormal ("liver tumor").
+    Case, a number at the end, a plural, and "left" or "right" at either end do not matter. If the last word names
+    something abnormal, it alone counts ("liver tumor").
 
     Example:
         >>> found = coded("kidney_left")
@@ -118,7 +118,7 @@ def _found(words: list[str]) -> Coded | None:
 
 @cache
 def _index() -> dict[str, Coded]:
-    """Return keyword and meaning of every concept, in small letters without spaces -> what it is."""
+    """Return keyword and meaning of every concept, in lower case without spaces -> its codes."""
     found = {_key(word): Coded(category, code) for category, words in _WORDS.items() for word, code in words.items()}
     for group, category in _GROUPS.items():
         named: dict[str, set[Code]] = defaultdict(set)
@@ -126,7 +126,7 @@ def _index() -> dict[str, Coded]:
             for text in (keyword, code.meaning):
                 named[_key(text)].add(code)
         for text, candidates in named.items():
-            if len(candidates) == 1 and text not in _AMBIGUOUS:  # a few concepts share a name
+            if len(candidates) == 1 and text not in _AMBIGUOUS:  # some concepts share a name
                 found.setdefault(text, Coded(category, *candidates))
     return found
 

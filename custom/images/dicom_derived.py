@@ -1,4 +1,4 @@
-"""What the label objects written here have in common: the headers they are derived from, and the names of objects."""
+"""What SEG and RTSTRUCT have in common when written: the headers they are derived from, and object names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from custom.images.dicom_files import text_of
 NAME = "MCP-MedSAM"
 _LONGEST = 64  # characters of a LO
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
-#: Of patient and study: may be empty in a derived object but must be there; anonymised files lack them.
+#: Patient and study: must be present in a derived object, but may be empty; anonymised files lack them.
 PATIENT_AND_STUDY = (
     "PatientID",
     "PatientName",
@@ -32,7 +32,7 @@ PATIENT_AND_STUDY = (
     "StudyDate",
     "StudyTime",
 )
-#: Those that are checked -> the form of ACR-NEMA that becomes DICOM's by dropping a character, and the check.
+#: Those that are checked -> the ACR-NEMA form that becomes DICOM's without one character, and the check.
 _CHECKED: dict[str, tuple[str, Callable[[str], object]]] = {
     "PatientBirthDate": (".", DA),
     "PatientSex": (" ", ("M", "F", "O").index),
@@ -42,20 +42,20 @@ _CHECKED: dict[str, tuple[str, Callable[[str], object]]] = {
 
 
 def missing_uid(series: DicomSeries) -> str | None:
-    """Return which identifier the headers lack that every derived object refers to, or None."""
+    """Return which of the identifiers that every derived object needs is missing in the headers, or None."""
     for keyword in _UIDS:
         try:
             uids = [text_of(header, keyword) for header in series.headers]
-        except Exception as error:  # pydicom finds malformed values when they are asked for
+        except Exception as error:  # pydicom checks values when they are accessed
             return f"a malformed {keyword} ({type(error).__name__})"
         for uid in uids:
             if not re.fullmatch("[0-9.]{1,64}", uid):
-                return f"{keyword} {uid!r}, which is no UID" if uid else f"no {keyword}"
+                return f"{keyword} {uid!r}, which is not a UID" if uid else f"no {keyword}"
     return None
 
 
 def first_header(series: DicomSeries) -> Dataset:
-    """Return a copy of the first header, whose patient and study are complete: unknown or malformed values empty."""
+    """Return a copy of the first header with complete patient and study; unknown or malformed values are empty."""
     header = deepcopy(series.headers[0])
     for keyword in PATIENT_AND_STUDY:
         if keyword not in header:
@@ -90,7 +90,7 @@ def check_objects(path: Path, label: np.ndarray, names: Mapping[int, str], serie
 
 
 def object_names(names: Mapping[int, str]) -> dict[int, str]:
-    """Make names fit for DICOM, in the order of their ids: 1 to 64 characters, no backslash, each one once.
+    """Make names valid in DICOM, in the order of their ids: 1 to 64 characters, no backslash, each one unique.
 
     Example:
         >>> object_names({1: "cyst", 2: "cyst", 5: ""})

@@ -21,13 +21,13 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from custom.atomic_write import files_below, is_inside
 from custom.errors import InputError
-from custom.files import files_below, is_inside
 from custom.images.decoding import decoding
 from custom.images.dicom_mark import FIRST_BYTES, is_dicom, is_marked
 from custom.limits import BYTES, DEFLATE_RATIO
 
-#: Modalities whose objects have rows and columns, yet are no images to segment.
+#: Modalities whose objects have rows and columns but are not images to segment.
 NO_IMAGES = ("SEG", "RTDOSE")
 _LISTED = (
     "SOPInstanceUID",
@@ -41,7 +41,7 @@ _LISTED = (
     "ImagePositionPatient",
     "SharedFunctionalGroupsSequence",
 )
-_FIRST_PIXELS = 0x7FE00000  # the tag from which on elements are pixels and what follows them
+_FIRST_PIXELS = 0x7FE00000  # elements from this tag on are pixels and what follows them
 #: (implicit VR, little endian) as pydicom finds them -> the transfer syntax of a file that names none.
 _SYNTAXES = {
     (True, True): ImplicitVRLittleEndian,
@@ -56,15 +56,15 @@ class SeriesFiles:
 
     Attributes:
         uid: SeriesInstanceUID.
-        number: SeriesNumber; None where it is missing or no number.
+        number: SeriesNumber; None if missing or not a number.
         kind: DICOM's Modality, e.g. ``"CT"``, ``"SEG"`` or ``"RTSTRUCT"``.
         files: paths, in the order in which they were listed.
         sop_uids: SOPInstanceUID of each file.
         patient: PatientID, may be empty.
         description: SeriesDescription, may be empty.
         frame_of_reference: FrameOfReferenceUID, may be empty.
-        image: it holds images that ``read_series`` takes.
-        positioned: its images lie in the patient, so that they make one volume.
+        image: whether it holds images that ``read_series`` can read.
+        positioned: whether its images have a position in the patient, so that they make one volume.
     """
 
     uid: str
@@ -79,12 +79,12 @@ class SeriesFiles:
     positioned: bool
 
     def answers_to(self, name: str | None) -> bool:
-        """Whether this is the series of a UID, a number or a description (in any case); every one is that of None."""
+        """Return whether a UID, number or description (in any case) names this series; None names every series."""
         names = {self.uid, str(self.number), self.description.strip().lower()} - {"", "None"}
         return name is None or name.strip().lower() in names
 
     def __str__(self) -> str:
-        """Describe it in a list to choose from."""
+        """Return its description in a list of choices."""
         number = "no number" if self.number is None else f"number {self.number}"
         files = f"{len(self.files)} file{'s' * (len(self.files) != 1)}"
         return f"{self.uid} ({', '.join(filter(None, (number, self.kind, self.description, files)))})"
@@ -106,7 +106,7 @@ class Listing:
 
 
 class OpenFile:
-    """A file that is open: its header is read first and then, if it is wanted, all of it.
+    """An open file: its header is read first, then the rest if it is needed.
 
     Args:
         path: its name.
@@ -114,7 +114,7 @@ class OpenFile:
 
     Raises:
         InputError: a deflated file could unpack to more than ``custom.limits`` allows.
-        Exception: whatever pydicom trips over, for ``decoding``.
+        Exception: any error of pydicom, for ``decoding``.
     """
 
     def __init__(self, path: str | Path, file: BinaryIO) -> None:
@@ -126,7 +126,7 @@ class OpenFile:
             self._check_deflated()
 
     def header(self, tags: Sequence[str] | None = None) -> Dataset | None:
-        """Return what stands before the pixels, or only some elements of it; None for a file that is not DICOM."""
+        """Return the elements before the pixels, or some of them; None for a file that is not DICOM."""
         if not (self._marked or self._forced):
             return None
         header = self.read(pixels=False, tags=tags)
@@ -137,7 +137,7 @@ class OpenFile:
         return header
 
     def read(self, *, pixels: bool = True, tags: Sequence[str] | None = None) -> Dataset:
-        """Read the file to its end, or as far as its pixels.
+        """Read the file to its end, or up to its pixels.
 
         Raises:
             InvalidDicomError: it is not DICOM.
@@ -161,7 +161,7 @@ class OpenFile:
             raise InputError(self._path, "file", "no DICOM image", "images of one series") from error
 
     def _check_deflated(self) -> None:
-        """Check before pydicom reads anything, since it unpacks all at once."""
+        """Check before pydicom reads anything, because it unpacks everything at once."""
         self._file.seek(FIRST_BYTES if self._marked else 0)
         meta = read_elements(self._file, False, True, stop_when=lambda tag, *_: tag.group != 2)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
@@ -172,7 +172,7 @@ class OpenFile:
 def list_series(folder: str | Path) -> Listing:
     """List the series below a folder from the files' headers; no pixels are read.
 
-    Hidden files count too, whatever they are called.
+    Hidden files are included, and any file name is accepted.
 
     Raises:
         InputError: there is no such folder.
@@ -189,7 +189,7 @@ def load_series(
 
     Args:
         source: a folder, a DICOMDIR, one file, or the files.
-        series: the UID, number or description of the one to read where a folder or DICOMDIR holds several.
+        series: the UID, number or description of the series to read if a folder or DICOMDIR holds several.
 
     Returns:
         Path -> data set; and a line for each other file that cannot be read, which may belong to the series.
@@ -220,12 +220,12 @@ def read_dataset(path: str | Path, *, pixels: bool = True, tags: Sequence[str] |
 
     Args:
         path: the file.
-        pixels: read it to its end; else as far as its pixels.
+        pixels: read it to its end, else up to its pixels.
         tags: keywords of the elements to read; None reads all.
 
     Raises:
         InputError: a deflated file could unpack to more than ``custom.limits`` allows.
-        Exception: whatever pydicom trips over, for ``decoding``.
+        Exception: any error of pydicom, for ``decoding``.
     """
     with open(path, "rb") as file:
         return OpenFile(path, file).read(pixels=pixels, tags=tags)
@@ -239,24 +239,24 @@ def read_header(path: str | Path, tags: Sequence[str] | None = None) -> Dataset 
 
 
 def drop_pixels(dataset: Dataset) -> None:
-    """Drop the pixels of a data set and what follows them, so that the header is left."""
+    """Drop the pixels of a data set and what follows them, so that only the header remains."""
     for tag in _pixel_tags(dataset):
         del dataset[tag]
 
 
 def is_directory(header: Dataset) -> bool:
-    """Tell whether a file is a DICOMDIR."""
+    """Return whether a file is a DICOMDIR."""
     return header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
 
 
 def text_of(header: Dataset, keyword: str) -> str:
-    """Return a value as text, empty where the tag is missing or empty."""
+    """Return a value as text, empty if the tag is missing or empty."""
     value = header.get(keyword)
     return "" if value is None else str(value)
 
 
 def number_of(header: Dataset, keyword: str) -> int | None:
-    """Return a whole number, None where the tag is missing or holds something else."""
+    """Return a whole number, None if the tag is missing or holds something else."""
     try:
         return int(header.get(keyword))
     except (TypeError, ValueError, OverflowError):
@@ -290,9 +290,9 @@ def _choose(paths: list[str], source: str | Path, series: str | None) -> tuple[d
     chosen = [entry for entry in images if entry.answers_to(series)]
     if len(chosen) == 1:
         BYTES.check(held, source, "pixels of the series")
-        # A file that could not be read to its end is missing; it trips again, now for the user to see.
+        # A file that could not be read to its end is missing; reading it again raises its error for the user.
         read = {path: kept[path] if path in kept else _read_image(path) for path in chosen[0].files}
-        return read, tuple(map(str, listing.unreadable))  # no errors, which would hold the pixels with their frames
+        return read, tuple(map(str, listing.unreadable))  # as text: error objects would keep the pixels in memory
     if not images and listing.unreadable:
         raise listing.unreadable[0]
     if not images:
@@ -307,8 +307,8 @@ def _list(paths: Iterable[str], wanted: Callable[[SeriesFiles], bool]) -> tuple[
     """List the series of some files, and read those of the one image series that is wanted.
 
     Returns:
-        The listing; path -> data set, empty where there is not one such series; and the bytes of all its pixels.
-        Nothing more is kept from where they are more than ``custom.limits`` allows.
+        The listing; path -> data set, empty unless there is exactly one such series; and the bytes of all its pixels.
+        Once these exceed ``custom.limits``, no more data sets are kept.
     """
     members: dict[str, list[tuple[str, Dataset]]] = {}
     chosen: set[str] = set()
@@ -321,7 +321,7 @@ def _list(paths: Iterable[str], wanted: Callable[[SeriesFiles], bool]) -> tuple[
                 if header is None or is_directory(header):
                     others += 1
                     continue
-                list(header)  # pydicom finds malformed values when they are asked for
+                list(header)  # pydicom checks values when they are accessed
                 uid, entry = str(header.SeriesInstanceUID), _entry([(path, header)])
                 if uid not in members and entry.image and wanted(entry):
                     chosen.add(uid)
@@ -345,7 +345,7 @@ def _referenced_files(directory: Dataset, path: Path) -> list[str]:
     """Return the files that a DICOMDIR lists, each once.
 
     Raises:
-        InputError: one lies outside of its folder.
+        InputError: one lies outside its folder.
     """
     found: dict[str, None] = {}
     for record in directory.get("DirectoryRecordSequence") or []:
@@ -353,7 +353,7 @@ def _referenced_files(directory: Dataset, path: Path) -> list[str]:
         if not parts:
             continue
         file = path.parent.joinpath(*([parts] if isinstance(parts, str) else map(str, parts)))
-        if not is_inside(file, path.parent):  # whoever wrote it does not choose what is read elsewhere
+        if not is_inside(file, path.parent):  # a file must not make us read elsewhere
             raise InputError(path, "ReferencedFileID", str(file), "files in the folder of the DICOMDIR")
         found[str(file)] = None
     return list(found)

@@ -1,4 +1,4 @@
-"""Decoder of pydicom for lossless JPEG and JPEG of 12 bits, by libjpeg-turbo; an error in the data never ends it."""
+"""A decoder for pydicom, by libjpeg-turbo: lossless JPEG and 12-bit JPEG. Corrupt data never end the process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import imagecodecs
 from pydicom.pixels.decoders.base import DecodeRunner
 from pydicom.uid import UID, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
-#: What pydicom asks of a module of decoders: transfer syntax -> packages.
+#: What pydicom expects of a decoder module: transfer syntax -> packages.
 DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)}
 
 
@@ -19,9 +19,9 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytes:
     """Decode one frame to its stored values, in the order row, column, sample; colours are not converted.
 
     Raises:
-        ValueError: the data are corrupt, or of another size than the header declares.
+        ValueError: the data are corrupt, or have another size than the header declares.
     """
-    # To and from the same colours: the values as they are, which is what pydicom converts afterwards.
+    # The same colours in and out: values stay as they are, and pydicom converts them afterwards.
     colours = {} if runner.samples_per_pixel == 1 else {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}
     try:
         frame = imagecodecs.jpeg8_decode(source, **colours)  # HxW[x3]
@@ -33,6 +33,6 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytes:
     runner.set_option("bits_allocated", frame.itemsize * 8)
     runner.set_option("planar_configuration", 0)
     unused = frame.itemsize * 8 - runner.bits_stored
-    if runner.pixel_representation and unused > 0:  # the sign is the highest of the bits stored
+    if runner.pixel_representation and unused > 0:  # the highest stored bit is the sign
         frame = (frame << unused).view(f"i{frame.itemsize}") >> unused
     return frame.tobytes()

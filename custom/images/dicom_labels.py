@@ -24,11 +24,11 @@ LABEL_READERS: dict[str, Callable[[str | Path, DicomSeries], tuple[np.ndarray, d
 
 @dataclass(frozen=True)
 class LabelReferences:
-    """What a label object says about the images it belongs to.
+    """The images that a label object refers to.
 
     Attributes:
-        images: SeriesInstanceUID -> SOPInstanceUIDs of the images it names there; may be empty.
-        frames_of_reference: FrameOfReferenceUIDs its labels lie in; may be empty.
+        images: SeriesInstanceUID -> SOPInstanceUIDs of its images; may be empty.
+        frames_of_reference: FrameOfReferenceUIDs of its labels; may be empty.
     """
 
     images: Mapping[str, frozenset[str]]

@@ -9,20 +9,20 @@ ENDINGS = (".dcm", ".dicom", ".ima")
 DIRECTORY_NAME = "DICOMDIR"
 #: Number of bytes that ``is_marked`` and ``is_dicom`` need.
 FIRST_BYTES = 132
-_GROUPS = (0x0002, 0x0008)  # what a data set without preamble begins with
+_GROUPS = (0x0002, 0x0008)  # the groups that a data set without preamble begins with
 _LONGEST = 1024  # bytes of its first value
 
 
 def is_marked(first: bytes) -> bool:
-    """Tell whether a file's first bytes are a preamble with the mark ``DICM``."""
+    """Return whether a file's first bytes are a preamble with the mark ``DICM``."""
     return first[128:FIRST_BYTES] == b"DICM"
 
 
 def is_dicom(path: str | Path, first: bytes) -> bool:
-    """Tell whether a file is DICOM.
+    """Return whether a file is DICOM.
 
-    It is where it has the mark, or where its name has an ending of DICOM or none and it begins like a data set: some
-    old scanners write no preamble. Numbers, as at the end of a UID, are no ending.
+    A file is DICOM if it has the mark. Without the mark it must begin like a data set and have an ending of DICOM or
+    none: some old scanners write no preamble. Numbers, as at the end of a UID, are not an ending.
 
     Args:
         path: the file's name.
@@ -34,7 +34,7 @@ def is_dicom(path: str | Path, first: bytes) -> bool:
 
 
 def _is_data_set(first: bytes, order: str) -> bool:
-    """Tell whether bytes begin with one or two elements of the first group, in a byte order of ``struct``."""
+    """Return whether bytes begin with one or two elements of the first group, in a byte order of ``struct``."""
     if len(first) < 8:
         return False
     group, _, kind, length = struct.unpack_from(f"{order}HH2sH", first)

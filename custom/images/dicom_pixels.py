@@ -23,8 +23,8 @@ from custom.images.dicom_planes import frame_group
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _SYNTAXES = "intact data: uncompressed, RLE, JPEG, lossless JPEG, JPEG-LS or JPEG 2000"
-#: Transfer syntax -> pydicom's name of its decoder. Named, since GDCM, which would come first where it is installed,
-#: ends the process at some corrupt files.
+#: Transfer syntax -> pydicom's name of its decoder. Named, because GDCM, which would come first if installed,
+#: crashes the process on some corrupt files.
 _DECODERS: dict[UID, str] = {
     JPEGBaseline8Bit: "pillow",
     **dict.fromkeys(dicom_jpeg.DECODER_DEPENDENCIES, "imagecodecs"),
@@ -39,7 +39,7 @@ def decode_frames(dataset: Dataset, path: str) -> list[np.ndarray]:
     """Decode the frames of a file.
 
     - Grey: (H, W), stored value x rescale slope + intercept of that frame (or its modality table), so HU for CT; an
-      integer dtype where slope and intercept are whole, else float32. MONOCHROME1 is inverted within the stored
+      integer dtype if slope and intercept are whole, else float32. MONOCHROME1 is inverted within the stored
       range, so that bright is always bright.
     - Colour (RGB, YBR, palette): (H, W, 3) RGB, stored dtype, a palette uint8.
 
@@ -84,7 +84,7 @@ def _decoded(dataset: Dataset, path: str) -> np.ndarray:
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         return pixel_array(dataset, decoding_plugin=_DECODERS.get(syntax, ""))
-    except (NotImplementedError, RuntimeError) as error:  # no decoder at all, none installed, or all of them failed
+    except (NotImplementedError, RuntimeError) as error:  # no decoder known, none installed, or all failed
         found = f"{syntax} ({syntax.name}), which cannot be decoded ({' '.join(str(error).split())[:200]})"
         raise InputError(path, "TransferSyntaxUID", found, _SYNTAXES) from error
 
@@ -104,7 +104,7 @@ def _values(frame: np.ndarray, dataset: Dataset, number: int) -> np.ndarray:
     if kind == "PALETTE COLOR":
         colour = apply_color_lut(frame, dataset)
         if "RedPaletteColorLookupTableData" in dataset and not dataset.original_encoding[1]:
-            colour = colour.byteswap()  # pydicom takes each table for little endian
+            colour = colour.byteswap()  # pydicom reads each table as little endian
         return colour if colour.itemsize == 1 else (colour >> 8).astype(np.uint8)
     if kind == "MONOCHROME1" and frame.dtype.kind in "ui":
         # Lowest + highest stored value: 2^bits - 1 unsigned, -1 signed; in the frame's own dtype.

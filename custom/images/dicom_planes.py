@@ -1,4 +1,4 @@
-"""Where the images of a DICOM series lie, and how they stack to one volume."""
+"""Where the images of a DICOM series lie, and how they form one volume."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from custom.images.geometry import Geometry
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _SAME_ORIENTATION = 1e-3  # largest difference of a direction cosine
 _SAME_POSITION = 1e-3  # mm
-_MISSING_SLICE = 1.5  # usual gaps: a wider one lacks a slice
-_EVEN = 0.1  # of the gap: how far a slice may lie from an even grid
+_MISSING_SLICE = 1.5  # in usual gaps: at a wider gap a slice is missing
+_EVEN = 0.1  # share of the gap: how far a slice may lie from an even grid
 _TILT = 0.01  # lateral shift for each mm along the normal, 0.57 degrees
 _FLAT, _CENTIMETRES = 1, 3  # RegionSpatialFormat 2D, PhysicalUnitsXDirection cm: DICOM PS3.3, C.8.5.5
 _DRIFT = 0.5  # pixels: how far a slice may lie beside the line through the stack
@@ -31,9 +31,9 @@ class Plane:
         frame: number of the frame in the file, from 1.
         sop_uid: SOPInstanceUID of the file.
         size: (rows, columns).
-        position: (3,) centre of the first pixel, mm, right-anterior-superior; None where the file has none.
+        position: (3,) centre of the first pixel, mm, right-anterior-superior; None if the file has none.
         orientation: (2, 3) unit vectors along a row (column number grows) and along a column; None likewise.
-        spacing: (between rows, between columns) in mm, of ultrasound by its calibration; None likewise.
+        spacing: (between rows, between columns) in mm, for ultrasound from its calibration; None likewise.
         thickness: distance to the next slice in mm if the file has it, else the slice thickness.
         localizer: the image is a scout.
     """
@@ -50,7 +50,7 @@ class Plane:
 
     @property
     def matrix(self) -> np.ndarray | None:
-        """4x3, (column, row, 1) -> position in mm, right-anterior-superior; None where the file has none."""
+        """4x3, (column, row, 1) -> position in mm, right-anterior-superior; None if the file has no position."""
         if self.position is None or self.orientation is None or self.spacing is None:
             return None
         rows, columns = self.spacing
@@ -75,7 +75,7 @@ def planes_of(header: Dataset, path: str) -> list[Plane]:
     """Return the planes of one file, frame by frame.
 
     Raises:
-        InputError: rows, columns, position, orientation or spacing are there but make no sense.
+        InputError: rows, columns, position, orientation or spacing are present but make no sense.
     """
     frames = int(header.get("NumberOfFrames") or 1)
     size = tuple(int(header.get(keyword) or 0) for keyword in ("Rows", "Columns"))
@@ -106,7 +106,7 @@ def stack(planes: Sequence[Plane], source: str) -> tuple[list[Plane], Geometry |
 
     Slices run along their normal, in the direction that brings them nearest to increasing canonical positions (left,
     posterior or superior), so that axial slices come in the order of the canonical z. The geometry's source axes are
-    (column, row, slice). A single plane gets a geometry only if it is axial: any other one would be turned away from
+    (column, row, slice). A single plane gets a geometry only if it is axial: any other would be turned away from
     the viewer, so it stays a picture. Planes without a position stay in the order of their frames, without geometry.
     Pixel to patient: DICOM PS3.3, equation C.7.6.2.1-1.
 
@@ -115,7 +115,7 @@ def stack(planes: Sequence[Plane], source: str) -> tuple[list[Plane], Geometry |
         source: the series' file or folder, for errors about the whole.
 
     Raises:
-        InputError: the planes do not make one even volume; names the file and what is wrong.
+        InputError: the planes do not make one even volume; the error names the file and the problem.
     """
     first = planes[0]
     for plane in planes:
@@ -238,7 +238,7 @@ def _spacing(header: Dataset, frame: int, path: str) -> tuple[float, float] | No
 
 
 def _calibration(header: Dataset) -> tuple[float, float] | None:
-    """Return the spacing of ultrasound where all of its 2D regions have the same one."""
+    """Return the spacing of ultrasound if all of its 2D regions have the same."""
     regions = header.get("SequenceOfUltrasoundRegions") or []
     found = [_region_spacing(region) for region in regions if region.get("RegionSpatialFormat") == _FLAT]
     if not found or None in found or not np.allclose(found, found[0], rtol=1e-3):

@@ -19,8 +19,8 @@ from custom.limits import BYTES
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _FLAT = 0.1  # slices: how far the points of one outline may lie apart
 _SAME_PLANE = 3  # digits of the slice number in which outlines of one plane agree
-_EDGE = 0.01  # pixels: centres so near to an outline lie on it; files round to hundredths of a mm
-_AT_ONCE = 2**24  # pairs of a row and an edge that are compared together
+_EDGE = 0.01  # pixels: centres this near to an outline count as on it; files round to hundredths of a mm
+_AT_ONCE = 2**24  # pairs of a row and an edge compared at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ def read_rtstruct(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, di
     A pixel belongs to a structure if its centre lies inside or on the outlines of one plane by the even-odd rule, so
     an outline within another one is a hole, and keyholes need no care; outlines through pixel centres keep those
     pixels. Outlines between two slices go to the nearer one. Where structures overlap, the smaller one lies on top.
-    Structures without closed outlines (points, open lines) are left out. Tags: DICOM PS3.3, C.8.8.5 and C.8.8.6.
+    Structures without closed outlines (points, open lines) are omitted. Tags: DICOM PS3.3, C.8.8.5 and C.8.8.6.
 
     Args:
         path: the RTSTRUCT file.
@@ -49,7 +49,7 @@ def read_rtstruct(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, di
         (Z, H, W) uint8 or uint16, canonical; id -> ROIName. Ids are 1..n in the order of StructureSetROISequence.
 
     Raises:
-        InputError: the file cannot be read; a structure lies in another frame of reference, an outline outside of
+        InputError: the file cannot be read; a structure lies in another frame of reference, an outline outside
             the stack (more than half a gap beyond its ends) or across slices; or no structure has closed outlines.
     """
     path = str(path)
@@ -124,12 +124,12 @@ def _fill(path: str, contours: list[Dataset], name: str, series: DicomSeries) ->
 def fill_outlines(outlines: list[np.ndarray], size: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
     """Fill closed outlines by the even-odd rule; pixels whose centre lies on one count as inside.
 
-    About ten times faster than ``skimage.draw.polygon``, which tests every pixel against every edge and knows no
-    holes; the outline of a body would take minutes.
+    About ten times faster than ``skimage.draw.polygon``, which tests every pixel against every edge and has no
+    holes; the outline of a body would take it minutes.
 
     Args:
         outlines: each (n, 2), row and column; whole numbers are pixel centres.
-        size: (rows, columns) of the image; what lies outside of it is cut off.
+        size: (rows, columns) of the image; anything outside is cut off.
 
     Returns:
         (row, column) of the first pixel of the mask, and the mask (h, w), cut to the outlines' bounding box.

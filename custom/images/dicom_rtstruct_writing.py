@@ -16,8 +16,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 from scipy.ndimage import find_objects
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.images.colours import colour_of
 from custom.images.dicom import DicomSeries
 from custom.images.dicom_derived import (
@@ -31,34 +31,34 @@ from custom.images.dicom_derived import (
 from custom.images.dicom_files import text_of
 from custom.version import __version__
 
-_COPIED = (  # where they are known
+_COPIED = (  # if they are known
     "SpecificCharacterSet",
     "PatientIdentityRemoved",
     "DeidentificationMethod",
     "DeidentificationMethodCodeSequence",
     "StudyDescription",
 )
-_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, the one class of a study that can be referred to
+_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, the only class of a study that can be referred to
 
 
 def rtstruct_problem(series: DicomSeries) -> str | None:
     """Return why no RTSTRUCT can be drawn on a series, or None."""
     if series.geometry is None:
-        return "images without a position, in which no outline in mm has a place"
+        return "images without a position, where outlines in mm cannot be placed"
     return missing_uid(series) or (None if series.frame_of_reference else "no FrameOfReferenceUID")
 
 
 def write_rtstruct(path: str | Path, label: np.ndarray, names: Mapping[int, str], series: DicomSeries) -> None:
-    """Write a label map as a structure set: for each object and slice its outlines along the edges of the pixels.
+    """Write a label map as a structure set: the outlines of each object in each slice, along the edges of the pixels.
 
-    A hole is joined to its outline by a channel without width (a keyhole), as the standard asks, so that every rule
-    of filling gives the same mask; ``read_rtstruct`` gives back each pixel. Structures are numbered 1..n in the order
+    A hole is joined to its outline by a channel without width (a keyhole), as the standard requires, so that every rule
+    of filling gives the same mask; ``read_rtstruct`` restores each pixel. Structures are numbered 1..n in the order
     of their ids; an empty one has no outlines. The file appears whole or not at all.
 
     Args:
         path: file to write.
         label: (Z, H, W) integers, canonical, 0 is background.
-        names: id -> name; every id of ``label``, and others. Names that DICOM does not allow are changed
+        names: id -> name; every id of ``label``, possibly more. Names that DICOM does not allow are changed
             (``dicom_derived.object_names``).
         series: the segmented images.
 
@@ -70,7 +70,7 @@ def write_rtstruct(path: str | Path, label: np.ndarray, names: Mapping[int, str]
     problem = rtstruct_problem(series)
     if problem is not None:
         raise InputError(series.files[0], "series", problem, "images with a place in the patient")
-    with warnings.catch_warnings():  # about the source, e.g. the patient's name
+    with warnings.catch_warnings():  # about the source, e.g. its patient name
         warnings.simplefilter("ignore")
         data = _built(series, series.to_slices(label), object_names(names))
     write_whole(path, lambda file: file.write(data))
@@ -117,7 +117,7 @@ def _images(series: DicomSeries) -> list[Dataset]:
 
 
 def _structure_set(series: DicomSeries, images: list[Dataset]) -> Dataset:
-    """Return a structure set without structures: who, of which study, on which images."""
+    """Return a structure set without structures: the patient, the study and the images."""
     header, now = first_header(series), datetime.now()
     dataset = _item(**{keyword: header[keyword].value for keyword in PATIENT_AND_STUDY})
     for keyword in _COPIED:
@@ -154,7 +154,7 @@ def _structure_set(series: DicomSeries, images: list[Dataset]) -> Dataset:
     }.items():
         setattr(dataset, keyword, value)
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # explicit lengths end at 65535 bytes an outline
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # explicit lengths end at 65,535 bytes per outline
     return dataset
 
 
@@ -177,10 +177,10 @@ def _contours(
 
 
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
-    """Return the outlines of a mask along the edges of its pixels, with every hole joined to one by a keyhole.
+    """Return the outlines of a mask along the edges of its pixels, with every hole joined to an outline by a keyhole.
 
     Args:
-        mask: (rows, columns) bool. Pixels that meet at a corner alone are apart.
+        mask: (rows, columns) bool. Pixels that meet only at a corner are separate.
 
     Returns:
         each (n, 2), row and column of the corners; pixel centres are whole numbers, so corners are halves.
@@ -188,7 +188,7 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
     loops = _loops(mask)
     at = {corner: n for n, loop in enumerate(loops) for corner in loop}
     holes = {n for n, loop in enumerate(loops) if _area(loop) < 0}
-    for n in sorted(holes, key=lambda n: min(loops[n]), reverse=True):  # what lies left of one is not yet joined
+    for n in sorted(holes, key=lambda n: min(loops[n]), reverse=True):  # everything left of a hole is not yet joined
         hole, (row, column) = loops[n], min(loops[n])
         left = next(c for c in range(column - 1, -1, -1) if (row, c) in at)
         outer = loops[at[row, left]]
@@ -198,10 +198,10 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
-    """Return the closed paths around the pixels of a mask, the mask on the right; pixel (r, c) begins at (r, c)."""
+    """Return the closed paths around a mask, which lies on their right; pixel (r, c) begins at (r, c)."""
     padded = np.pad(mask, 1)
     steps: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-    # Side of a pixel on which there is none -> where its edge begins, and the way along it.
+    # Side of a pixel without a neighbour -> where its edge begins, and the direction along it.
     for side, begin, way in (
         ((-1, 0), (0, 0), (0, 1)),
         ((0, 1), (0, 1), (1, 0)),
@@ -218,7 +218,7 @@ def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
         while corner != start or way is None:
             loop.append(corner)
             ways = steps[corner]
-            right = None if way is None else (way[1], -way[0])  # around the same pixel where two meet
+            right = None if way is None else (way[1], -way[0])  # stay with the same pixel where two pixels meet
             way = ways.pop(ways.index(right) if right in ways else 0)
             if not ways:
                 del steps[corner]
@@ -234,7 +234,7 @@ def _area(loop: list[tuple[int, int]]) -> float:
 
 
 def _corners(loop: list[tuple[int, int]]) -> np.ndarray:
-    """Drop the points along straight lines, and count from pixel centres."""
+    """Drop the points along straight lines, and shift to coordinates of pixel centres."""
     points = np.array(loop)
     turns = (np.roll(points, -1, 0) - points != points - np.roll(points, 1, 0)).any(1)
     return points[turns] - 0.5

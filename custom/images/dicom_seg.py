@@ -1,6 +1,6 @@
 """Read DICOM Segmentation objects (SEG) onto the grid of a series.
 
-highdicom does not read here: it insists on tags that many files lack, among them some that it wrote.
+highdicom is not used here: it requires tags that many files lack, even some it wrote itself.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from custom.images.dicom_files import read_dataset, text_of
 from custom.images.dicom_pixels import check_frames
 from custom.images.dicom_planes import Plane, frame_group, planes_of
 
-_ON_GRID = 0.2  # voxels: how far a segmented pixel may lie from the voxel it is given to
+_ON_GRID = 0.2  # voxels: how far a segmented pixel may lie from the voxel it is assigned to
 
 
 def read_seg(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, dict[int, str]]:
     """Read a SEG as a label map on the grid of a series.
 
-    Each frame is placed by its position and orientation, so it may be cropped, turned or reversed against the series
+    Each frame is placed by its position and orientation, so it may be cropped, turned or reversed in the series
     as long as pixels fall on voxels; a frame without a position is placed by the source image it refers to. Binary,
-    labelmap and fractional objects are read; a fractional pixel belongs to a segment from half of the maximum on.
+    labelmap and fractional objects are read; a fractional pixel counts from half of the maximum on.
     Where segments overlap, the smaller one lies on top.
 
     Args:
@@ -42,7 +42,7 @@ def read_seg(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, dict[in
     Raises:
         InputError: the file cannot be read, or it lies in another frame of reference or on another grid.
     """
-    with decoding(path, "DICOM SEG"):  # pydicom finds malformed values when they are asked for
+    with decoding(path, "DICOM SEG"):  # pydicom checks values when they are accessed
         return _read(str(path), series)
 
 
@@ -79,7 +79,7 @@ def _read(path: str, series: DicomSeries) -> tuple[np.ndarray, dict[int, str]]:
 
 
 def _pixels(seg: Dataset, plane: Plane) -> np.ndarray:
-    """Return a frame (rows, columns): segment numbers of a labelmap, else whether a pixel belongs."""
+    """Return a frame (rows, columns): segment numbers of a labelmap, else whether each pixel belongs to the segment."""
     syntax = seg.file_meta.TransferSyntaxUID
     if seg.get("BitsAllocated") == 1 and syntax.is_little_endian and not syntax.is_encapsulated:
         return _unpacked(seg, plane)
@@ -92,7 +92,7 @@ def _pixels(seg: Dataset, plane: Plane) -> np.ndarray:
 def _unpacked(seg: Dataset, plane: Plane) -> np.ndarray:
     """Return a frame of single bits, (rows, columns) bool.
 
-    Frames follow each other without padding, so that one may begin within a byte; pydicom can only read those all at
+    Frames follow each other without padding, so one may begin within a byte. pydicom can only read such frames all at
     once, at eight times their size.
     """
     count = plane.size[0] * plane.size[1]

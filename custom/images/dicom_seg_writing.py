@@ -13,8 +13,8 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.images.colours import colour_of
 from custom.images.dicom import DicomSeries
 from custom.images.dicom_codes import coded
@@ -23,7 +23,7 @@ from custom.images.dicom_planes import frame_group
 from custom.version import __version__
 
 _POSITION = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-#: What is read of every slice but the first, whose header also tells the patient and the study.
+#: The tags of every slice but the first, whose header also gives patient and study.
 _SLICE = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
     *("Rows", "Columns", *_POSITION),
@@ -31,9 +31,9 @@ _SLICE = (
 
 
 def seg_problem(series: DicomSeries) -> str | None:
-    """Return why no SEG can be derived from a series, found by a trial; None where one can.
+    """Return why no SEG can be derived from a series, found by a trial; else None.
 
-    The trial has the headers of all slices but one pixel of each, so it takes a fraction of a second.
+    The trial uses the headers of all slices but one pixel each, so it takes a fraction of a second.
     """
     lost = missing_uid(series)
     if lost is not None:
@@ -51,7 +51,7 @@ def seg_problem(series: DicomSeries) -> str | None:
         _built(series, pixels, {1: "object"})
     except KeyError as error:
         return f"a kind of image that highdicom does not know: {UID(str(error.args[0])).name}"
-    except Exception as error:  # headers break the standard in many ways, and each trips elsewhere
+    except Exception as error:  # headers break the standard in many ways, each with its own error
         return f"headers that highdicom cannot use: {type(error).__name__} ({' '.join(str(error).split())[:200]})"
     return None
 
@@ -59,19 +59,19 @@ def seg_problem(series: DicomSeries) -> str | None:
 def write_seg(path: str | Path, label: np.ndarray, names: Mapping[int, str], series: DicomSeries) -> None:
     """Write a label map as a binary SEG that refers to the images of its series.
 
-    Segments are numbered 1..n in the order of their ids, since the standard asks for that. What they are is looked up
-    by their names (``dicom_codes.coded``). A single picture whose place is not known, or known without a frame of
-    reference, gets a SEG without positions: it is found by its reference. The file appears whole or not at all.
+    Segments are numbered 1..n in the order of their ids, as the standard requires. Their codes are looked up
+    by name (``dicom_codes.coded``). A single picture without a position, or without a frame of
+    reference, gets a SEG without positions: its reference identifies it. The file appears whole or not at all.
 
     Args:
         path: file to write.
         label: (Z, H, W) integers, canonical, 0 is background.
-        names: id -> name; every id of ``label``, and others, which become empty segments. Names that DICOM does not
+        names: id -> name; every id of ``label``, possibly more, which become empty segments. Names that DICOM does not
             allow are changed (``dicom_derived.object_names``).
         series: the segmented images.
 
     Raises:
-        InputError: the shape differs, an id has no name, or the series is of a kind that no SEG can refer to, see
+        InputError: the shape differs, an id has no name, or no SEG can refer to the series, see
             ``seg_problem``.
     """
     path = Path(path)
@@ -83,7 +83,7 @@ def write_seg(path: str | Path, label: np.ndarray, names: Mapping[int, str], ser
     table = np.zeros(ids[-1] + 1, np.uint8 if len(ids) <= np.iinfo(np.uint8).max else np.uint16)
     table[ids] = np.arange(1, len(ids) + 1)
     slices = np.ascontiguousarray(series.to_slices(table[label]))  # highdicom scans each slice for every segment
-    if len(series.files) < len(slices):  # frame by frame as in the file
+    if len(series.files) < len(slices):  # one multi-frame file: frame by frame
         slices = slices[np.argsort(series.frames)]
     data = _built(series, slices, object_names(names))
     write_whole(path, lambda file: file.write(data))
@@ -92,11 +92,11 @@ def write_seg(path: str | Path, label: np.ndarray, names: Mapping[int, str], ser
 def _built(series: DicomSeries, slices: np.ndarray, names: Mapping[int, str]) -> bytes:
     """Return the SEG's file; ``slices`` (K, rows, columns) holds segment numbers 1..n in the order of ``names``."""
     text = {} if all(name.isascii() for name in names.values()) else {"specific_character_set": "ISO_IR 192"}
-    with warnings.catch_warnings():  # about the source, e.g. the patient's name
+    with warnings.catch_warnings():  # about the source, e.g. its patient name
         warnings.simplefilter("ignore")
         headers = _headers(series)
         for header in headers:
-            header.Rows, header.Columns = slices.shape[1:]  # as they are, but for a trial
+            header.Rows, header.Columns = slices.shape[1:]  # unchanged, except in a trial
         seg = hd.seg.Segmentation(
             source_images=headers,
             pixel_array=slices,
@@ -116,7 +116,7 @@ def _built(series: DicomSeries, slices: np.ndarray, names: Mapping[int, str]) ->
         )
         shared = seg.SharedFunctionalGroupsSequence[0]
         if "PlaneOrientationSequence" not in shared:
-            # A picture is found by its reference. Without a thickness, highdicom would not read its own measures.
+            # A picture is identified by its reference. Without a thickness, highdicom cannot read its own measures.
             shared.pop("PixelMeasuresSequence", None)
             seg.PatientOrientation = headers[0].get("PatientOrientation")
         if not seg.get("FrameOfReferenceUID"):
@@ -147,7 +147,7 @@ def _description(number: int, i: int, name: str) -> hd.seg.SegmentDescription:
 
 
 def _headers(series: DicomSeries) -> list[Dataset]:
-    """Return copies of the headers with what highdicom insists on."""
+    """Return copies of the headers with what highdicom requires."""
     first = first_header(series)
     others = []
     for header in series.headers[1:]:
@@ -155,24 +155,24 @@ def _headers(series: DicomSeries) -> list[Dataset]:
         for keyword in _SLICE:
             if keyword in header:
                 setattr(others[-1], keyword, header[keyword].value)
-        others[-1].ImageOrientationPatient = first.ImageOrientationPatient  # the same but for the last digits
+        others[-1].ImageOrientationPatient = first.ImageOrientationPatient  # equal except for the last digits
     gap = 1.0 if series.geometry is None else float(np.linalg.norm(series.geometry.affine[:3, 2]))
     if not first.get("SliceThickness"):
         first.SliceThickness = f"{gap:.6g}"
     if not others:
         _share_groups(first, gap)
     if len(series.sop_uids) == 1 and not all(first.get(k) for k in ("FrameOfReferenceUID", *_POSITION)):
-        # highdicom takes an empty frame of reference for none where it demands one, as of a CT.
+        # highdicom treats an empty frame of reference as missing, even if it requires one, as for a CT.
         first.FrameOfReferenceUID = first.get("FrameOfReferenceUID") or ""
         first.pop("ImagePositionPatient", None)
     return [first, *others]
 
 
 def _share_groups(header: Dataset, gap: float) -> None:
-    """Give a header of a multi-frame kind the frame count and the shared groups that highdicom looks for.
+    """Add the frame count and the shared groups that highdicom expects to a multi-frame header.
 
     Some scanners repeat the orientation and the spacing in every frame. Pictures of multi-frame kinds (fundus,
-    angiography) have no groups at all; their measures here are a stand-in that is taken out of the result again.
+    angiography) have no groups at all; their measures here are placeholders that are removed from the result.
     """
     header.NumberOfFrames = header.get("NumberOfFrames") or 1
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]

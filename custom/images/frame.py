@@ -1,4 +1,4 @@
-"""The network's 256 x 256 frame, and the way there and back.
+"""The network's 256 x 256 frame, and how to get there and back.
 
 A native image is scaled so that its longer side is 256 pixels and padded at the right and the bottom, as LiteMedSAM
 does. Pixel (x, y) covers [x, x + 1) x [y, y + 1), and boxes hold both their end pixels. Everything here is NumPy and
@@ -29,12 +29,12 @@ class Frame:
 
     @property
     def scale(self) -> float:
-        """Frame pixels for a native pixel."""
+        """Frame pixels per native pixel."""
         return IMAGE_SIZE / max(self.height, self.width)
 
     @property
     def content(self) -> tuple[int, int]:
-        """Height and width of the frame's part that shows the image; the rest is padding."""
+        """Height and width of the part of the frame that shows the image; the rest is padding."""
         return max(1, round(self.height * self.scale)), max(1, round(self.width * self.scale))
 
     def image_to_frame(self, image: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ class Frame:
         small = resize(distinct_channels(image), self.content)
         low, high = small.min(), small.max()
         framed = np.zeros((len(image), IMAGE_SIZE, IMAGE_SIZE), np.float32)
-        framed[:, :height, :width] = (small - low) / max(high - low, np.float32(1e-8))  # one channel fills all
+        framed[:, :height, :width] = (small - low) / max(high - low, np.float32(1e-8))  # one channel fills all three
         return framed
 
     def boxes_to_frame(self, boxes: np.ndarray) -> np.ndarray:
@@ -54,13 +54,13 @@ class Frame:
         """Cut the padding off and sample bilinearly at the native pixels: Nx256x256 -> NxHxW float32."""
         sampled = logits[:, : self.content[0], : self.content[1]]
         for axis, count in ((1, self.height), (2, self.width)):
-            # No anti-aliasing where it shrinks: a native pixel's own value is wanted, not its neighbours'.
+            # No anti-aliasing when shrinking: the value of the native pixel counts, not its neighbours'.
             last = sampled.shape[axis] - 1
             place = np.clip((np.arange(count) + 0.5) * (last + 1) / count - 0.5, 0, last)
             low = place.astype(int)
             weight = (place - low).astype(np.float32)[:, None] if axis == 1 else (place - low).astype(np.float32)
             before, step = sampled.take(low, axis), sampled.take(np.minimum(low + 1, last), axis)
-            step -= before  # in place: in native size each of these may be large
+            step -= before  # in place, because arrays of native size may be large
             step *= weight
             step += before
             sampled = step
@@ -68,7 +68,7 @@ class Frame:
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize bilinearly, with anti-aliasing where it shrinks: CxHxW -> CxH'xW' float32."""
+    """Resize bilinearly, with anti-aliasing when shrinking: CxHxW -> CxH'xW' float32."""
     resized = np.empty((len(image), *size), np.float32)
     for channel, target in zip(image, resized, strict=True):
         picture = Image.fromarray(np.ascontiguousarray(channel, np.float32))
@@ -81,7 +81,7 @@ def crop_box(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
 
     Args:
         image: CxHxW.
-        box: x_min, y_min, x_max, y_max in native pixels; parts outside the image are left away.
+        box: x_min, y_min, x_max, y_max in native pixels; parts outside the image are omitted.
         size: side S of the crop.
     """
     height, width = image.shape[-2:]
@@ -92,6 +92,6 @@ def crop_box(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
 
 
 def distinct_channels(image: np.ndarray) -> np.ndarray:
-    """Keep one channel of a grey image, which has the same values in all; every channel of any other."""
+    """Keep one channel of a grey image (all channels equal), and every channel of any other image."""
     grey = image.strides[0] == 0 or all(np.array_equal(image[0], channel) for channel in image[1:])
     return image[:1] if grey else image

@@ -29,8 +29,8 @@ class Geometry:
     The canonical array of a volume is (Z, H, W): axial slices, z from inferior to superior, row 0 anterior, column 0
     the patient's right. A volume whose slices were taken in another plane keeps that plane: sagittal, z from right to
     left, row 0 superior, column 0 anterior; or coronal, z from anterior to posterior, row 0 superior, column 0 the
-    patient's right. A spacing across the slices of more than twice the others tells the plane, or that there is but
-    one slice. Turning only permutes and reverses axes, so it is exact in both directions.
+    patient's right. If the spacing across the slices is more than twice the others, or there is only one slice, that
+    axis decides the plane. Turning only permutes and reverses axes, so it is exact in both directions.
 
     Args:
         affine: 4x4, voxel index (i, j, k) of the source array -> position in mm, right-anterior-superior (NIfTI's).
@@ -51,7 +51,7 @@ class Geometry:
     source: str = ""
 
     def __post_init__(self) -> None:
-        affine = np.array(self.affine, dtype=np.float64)  # a copy: nobody else can change it
+        affine = np.array(self.affine, dtype=np.float64)  # a copy, so that no one else can change it
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or _is_flat(affine[:3, :3]):
@@ -102,7 +102,7 @@ class Geometry:
         return np.ascontiguousarray(turned.transpose(2, 1, 0))  # XxYxZ -> ZxYxX
 
     def put_slice(self, canonical: np.ndarray, plane: np.ndarray, k: int) -> None:
-        """Put slice k along the third axis of the source, IxJ, into a canonical array ZxHxW."""
+        """Put slice k (along the third axis of the source), IxJ, into a canonical array ZxHxW."""
         turned = nib.apply_orientation(plane[:, :, None], self._turn).transpose(2, 1, 0)
         place = k if self._turn[2, 1] > 0 else self.shape[2] - 1 - k
         index = [slice(None)] * 3
@@ -135,14 +135,14 @@ class Geometry:
 
     @property
     def _axes(self) -> list[tuple[int, bool]]:
-        """For each source axis the canonical one (x, y, z) it becomes, and whether it is reversed."""
+        """Return for each source axis the canonical axis (x, y, z) it becomes, and whether it is reversed."""
         return [(int(target), bool(direction < 0)) for target, direction in self._turn]
 
     def _ends(self, ends: np.ndarray, axis: int, reverse: bool) -> np.ndarray:
         return self.shape[axis] - 1 - ends[:, ::-1] if reverse else ends
 
     def same_grid(self, other: Geometry, tolerance: float = 1e-3) -> bool:
-        """Whether another volume has the same shape and, within ``tolerance`` mm at every corner, the same place."""
+        """Return whether another volume has the same shape and place, within ``tolerance`` mm at every corner."""
         if self.shape != other.shape:
             return False
         corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * [
@@ -163,6 +163,6 @@ class Geometry:
 
 
 def _is_flat(steps: np.ndarray) -> bool:
-    """Whether the axes of a grid, 3x3, have no length or lie in one plane; however small the voxels are."""
+    """Return whether the axes of a grid, 3x3, have no length or lie in one plane, for any voxel size."""
     lengths = np.linalg.norm(steps, axis=0)
     return not lengths.all() or abs(np.linalg.det(steps / lengths)) < 1e-6

@@ -1,4 +1,4 @@
-"""What the formats with a grid share: one volume of a 4D file, and an ``Image`` of an array on its grid."""
+"""Shared by the formats with a grid: choose a volume of a 4D file, and make an ``Image`` of an array on its grid."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def grid_shape(shape: Sequence[int], frame: int | None, path: str | Path) -> tup
         path: the file, for the error.
 
     Raises:
-        InputError: another shape, no such volume, or several volumes and no ``frame``.
+        InputError: another number of axes, no such volume, or several volumes and no ``frame``.
     """
     axes = [int(n) for n in shape]
     while len(axes) > 3 and axes[-1] == 1:
@@ -52,7 +52,7 @@ def image_on_grid(array: np.ndarray, geometry: Geometry, *, labels: bool, **fact
         facts: further fields of the ``Image``.
 
     Raises:
-        InputError: the array is not real, or holds something else than ids.
+        InputError: the array is not real, or does not hold ids.
     """
     path = facts["path"]
     if array.dtype.kind not in "biuf":
@@ -62,7 +62,7 @@ def image_on_grid(array: np.ndarray, geometry: Geometry, *, labels: bool, **fact
     if labels:
         array = as_label(array, path)
     dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
-    with np.errstate(over="ignore"):  # becomes infinite, which is found when the values are scaled
+    with np.errstate(over="ignore"):  # values become infinite, which is reported when they are scaled
         array = on_grid(array.astype(dtype, copy=False), geometry)
     kind = "picture" if len(array) == 1 else "volume"
     return Image(array=array, kind=kind, geometry=geometry, spacing=geometry.spacing, **facts)

@@ -1,4 +1,4 @@
-"""One image: what was read, where it lies, and what its format needs to write a mask back."""
+"""One image: its array, its place in space, and what its format needs to write a mask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from custom.errors import InputError
 from custom.images.boxes import check_boxes
 from custom.images.geometry import Geometry
 
-#: Where an image without a grid lies for a format that needs one: pixel (x, y) of slice z at (x, y, z), in spacings,
+#: The place of an image without a grid, for a format that needs one: pixel (x, y) of slice z at (x, y, z) spacings,
 #: left-posterior-superior, as ITK places a picture.
 _NOWHERE = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -22,23 +22,23 @@ _NOWHERE = np.diag([-1.0, -1.0, 1.0, 1.0])
 class Image:
     """An image and where it came from.
 
-    Positions are those of the source as stored: x runs along a row, y along a column, z through the slices; of NIfTI
-    and other formats with a grid they are its indices i, j, k.
+    Positions are those of the source as stored: x runs along a row, y along a column, z through the slices; in NIfTI
+    and other formats with a grid they are the indices i, j, k.
 
     Attributes:
         path: file or folder; "array" for a NumPy array.
-        format: name of its module in ``custom.images.formats``; "array" for a NumPy array.
+        format: name of the format's module in ``custom.images.formats``; "array" for a NumPy array.
         array: as a format reads it, (Z, H, W) or (Z, H, W, C) of any real dtype, Z = 1 for a picture; after ``seen``
             as the network sees it, uint8 HxW or HxWx3, of a volume DxHxW or DxHxWx3. Canonical where there is a grid.
         kind: "picture" or "volume". An image of one slice is a picture, whatever its format.
         geometry: the grid of the source, or None.
-        spacing: mm along the axes of ``array``, (y, x) or (z, y, x); None where the source does not tell.
-        modality: one of the eleven, declared or known; or None.
-        modality_source: what declares it: "argument", "DICOM", "file name", or None.
-        boxes: the file's own boxes (npz), not checked; None where it has none.
-        stored_shape: shape of the source's own array; None where it follows from ``size``.
+        spacing: mm along the axes of ``array``, (y, x) or (z, y, x); None if unknown.
+        modality: one of the eleven, or None.
+        modality_source: where it is from: "argument", "DICOM", "file name", or None.
+        boxes: the file's own boxes (npz), not checked; None if it has none.
+        stored_shape: shape of the source's own array; None if it follows from ``size``.
         ijk: whether that array is indexed i, j, k (NIfTI) instead of z, y, x.
-        source: whatever the format needs to write a mask: a header, a DICOM series.
+        source: what the format needs to write a mask: a header, a DICOM series.
         notes: further facts about the source for the report, JSON values.
     """
 
@@ -65,7 +65,7 @@ class Image:
 
     @property
     def source_spacing(self) -> tuple[float, ...] | None:
-        """Spacing in mm in the order of ``size``."""
+        """Spacing in mm along the axes of ``size``."""
         if self.geometry is None:
             return None if self.spacing is None else self.spacing[::-1]
         steps = np.linalg.norm(self.geometry.affine[:3, :3], axis=0)
@@ -73,14 +73,14 @@ class Image:
 
     @cached_property
     def flat_axis(self) -> int | None:
-        """The source axis of a single slice; None where there is no grid or it is a volume's."""
+        """The source axis of a single slice; None without a grid, or for a volume."""
         if self.geometry is None or self.kind == "volume":
             return None
         return max(axis for axis, n in enumerate(self.geometry.shape) if n == 1)
 
     @property
     def grid(self) -> Geometry:
-        """The grid of the source; for one without a grid, that on which ITK places pictures."""
+        """The grid of the source; without one, the grid on which ITK places pictures."""
         if self.geometry is not None:
             return self.geometry
         width, height, *depth = self.size
@@ -120,7 +120,7 @@ class Image:
         low, high = np.split(boxes, 2, axis=1)
         if self.geometry is None:
             if self.source_spacing is None:
-                raise InputError(self.path, "spacing", "nothing", "an image with a spacing for boxes in mm")
+                raise InputError(self.path, "spacing", "no spacing", "an image with a spacing for boxes in mm")
             steps = np.array(self.source_spacing)[: low.shape[1]]
             ends = np.stack([low / steps, high / steps])
         else:
@@ -176,7 +176,7 @@ class Image:
         axis = self.geometry.canonical_axis(2)
         turned = self.geometry.canonical_boxes(np.array([[0, 0, k, 0, 0, k]]))[0]
         plane = np.take(self.array, [int(turned[2 - axis])], axis=axis)  # ZxHxW, 1 along the axis
-        grid = Geometry(self.geometry.canonical_affine, plane.shape[2::-1])  # a slice across another axis turns again
+        grid = Geometry(self.geometry.canonical_affine, plane.shape[2::-1])  # other slices are turned again
         picture = _turned(plane, grid)[0]
         return replace(
             self,
@@ -194,12 +194,12 @@ class Image:
 
     @cached_property
     def _to_source(self) -> np.ndarray:
-        """4x4, voxel (x, y, z, 1) of the canonical array -> voxel of the source."""
+        """Return 4x4, voxel (x, y, z, 1) of the canonical array -> voxel of the source."""
         return np.linalg.solve(self.geometry.affine, self.geometry.canonical_affine)
 
     @property
     def _slice_axis(self) -> int:
-        """The source axis that runs through the slices."""
+        """The source axis along the slices."""
         return 2 if self.geometry is None else int(np.abs(self._to_source[:3, 2]).argmax())
 
 
@@ -216,7 +216,7 @@ def _turned(plane: np.ndarray, grid: Geometry) -> np.ndarray:
 
 
 def _without_axis(boxes: object, axis: int) -> object:
-    """Drop the third axis of boxes with 6 numbers, where it is 0; anything else is for ``check_boxes``."""
+    """Drop the third axis of boxes with 6 numbers if it is 0; ``check_boxes`` handles anything else."""
     try:
         array = np.atleast_2d(np.asarray(boxes, np.float64))
     except (TypeError, ValueError, OverflowError):

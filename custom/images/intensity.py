@@ -1,4 +1,4 @@
-"""Intensities of any source to uint8, as the model was trained on (0..255, window or percentiles)."""
+"""Convert intensities to uint8 as in the training data (0..255, by window or percentiles)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WINDOWS = {
 
 
 def parse_window(value: str | Sequence[float]) -> Window:
-    """Return the window of a name of ``WINDOWS``, of ``"level,width"`` or of a pair of numbers.
+    """Return the window for a name of ``WINDOWS``, for ``"level,width"`` or for a pair of numbers.
 
     Raises:
         InputError: it is none of these, or the width is not positive.
@@ -60,12 +60,12 @@ def parse_window(value: str | Sequence[float]) -> Window:
 def to_uint8(
     image: np.ndarray, modality: str, window: Window, source: str, *, suv_max: float | None = None
 ) -> np.ndarray:
-    """Bring an image to uint8 with one or three channels.
+    """Convert an image to uint8 with one or three channels.
 
-    uint8 stays as it is and booleans become 0 and 255. Otherwise CT is cut by the window, PET by 0 and ``suv_max``
-    where that is given, and everything else (MR, PET without ``suv_max``, 16-bit pictures ...) by the 0.5 and 99.5
-    percentiles of the non-zero voxels of the whole volume, or by its lowest and highest value where the percentiles
-    are equal; then it is rescaled to 0..255. NaN is background: it does not count, and becomes 0. An alpha channel is
+    uint8 stays as it is and booleans become 0 and 255. Otherwise CT is clipped to the window, PET to 0 and ``suv_max``
+    if that is given. Everything else (MR, PET without ``suv_max``, 16-bit pictures ...) is clipped to the 0.5 and 99.5
+    percentiles of the non-zero voxels of the whole volume, or to its lowest and highest value if the percentiles are
+    equal. Then it is rescaled to 0..255. NaN is background: it does not count, and becomes 0. An alpha channel is
     dropped; a picture (Z = 1) with three equal channels becomes grey.
 
     Args:
@@ -134,10 +134,10 @@ def _check_finite(image: np.ndarray, source: str) -> None:
 
 def _percentiles(image: np.ndarray) -> tuple[float, float]:
     values = image[(image < 0) | (image > 0)]  # NaN is neither
-    if values.size and not _holds_differences(values):  # NumPy interpolates between them in their own type
+    if values.size and not _holds_differences(values):  # NumPy interpolates between values in their own type
         values = values.astype(np.float64)
     low, high = np.percentile(values, PERCENTILES) if values.size else (0, 0)
-    if low == high and image.size:  # nearly all alike: a few brighter or darker voxels are all there is to see
+    if low == high and image.size:  # nearly constant: only some brighter or darker voxels can be seen
         low, high = np.nanmin(image), np.nanmax(image)
     return float(low), float(high)
 

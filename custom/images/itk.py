@@ -1,7 +1,7 @@
-"""Volumes through SimpleITK: what the formats share that ITK decodes.
+"""Read and write volumes by SimpleITK; shared by the formats that ITK decodes.
 
-A format reads its text header by itself first, so that ITK opens no file that it should not, and is given the one
-decoder of ITK that may run.
+A format first reads its text header by itself, so that ITK opens no file that it should not, and names the one decoder
+of ITK that may run.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from custom.atomic_write import is_inside, write_whole
 from custom.errors import InputError
-from custom.files import is_inside, write_whole
 from custom.images.decoding import check_room, check_size
 from custom.images.geometry import Geometry
 from custom.images.grids import grid_shape, image_on_grid
@@ -31,24 +31,24 @@ from custom.limits import BYTES
 if TYPE_CHECKING:
     from SimpleITK import ImageFileReader
 
-LONGEST_HEADER = 2**20  # bytes; the gradients of a diffusion series take some 100 kB
+LONGEST_HEADER = 2**20  # bytes; the gradients of a diffusion series take about 100 kB
 _PIXEL = re.compile(r"(?:vector of )?(\d+)-bit (?:(?:un)?signed integer|float)")
 _ITK_OWN = re.compile(r"^Exception thrown in SimpleITK \w+:( \S+:\d+:)?|(s?itk::|ITK )ERROR:|\w+ ?\(0x[0-9a-f]+\):?")
 _CHUNK = 2**20
-_ZLIB_OR_GZIP = 47  # zlib's largest window, and either kind of header
+_ZLIB_OR_GZIP = 47  # zlib's largest window, with a header of either kind
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from left-posterior-superior and back
 _FORMATS = ("nrrd", "metaimage")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What a text header says about the voxels.
+    """What a text header declares about the voxels.
 
     Attributes:
         data: the file that holds them.
-        start: bytes in it before them.
+        start: offset of the voxels in it, bytes.
         deflated: whether they are compressed.
-        packed: the length of a stream of zlib or gzip that ITK's decoder does not check by itself.
+        packed: length of a zlib or gzip stream that ITK's decoder does not check itself.
     """
 
     data: str
@@ -67,7 +67,7 @@ def data_file(path: str, field: str, name: str) -> str:
     """Return the path of the file of voxels that a header names.
 
     Raises:
-        InputError: it is a list or a pattern of files, outside of the header's folder, or missing.
+        InputError: the name is a list or a pattern, or the file is outside the header's folder or missing.
     """
     folder = os.path.dirname(os.path.abspath(path))
     found = os.path.join(folder, name)
@@ -83,20 +83,20 @@ def data_file(path: str, field: str, name: str) -> str:
 def read_itk(path: str, module: str, decoder: str, declared: Declared, *, frame: int | None, labels: bool) -> Image:
     """Read a volume with one of ITK's decoders.
 
-    Pixels of 3 or 4 numbers are colours; others, and those along an axis that the header calls a list, are volumes of
-    a 4D file.
+    Pixels of 3 or 4 numbers are colours. Pixels of any other count, and numbers along an axis that the header calls a
+    list, are volumes of a 4D file.
 
     Args:
         path: the file with the header.
         module: name of the format, e.g. "nrrd".
-        decoder: ITK's name of it, e.g. "NrrdImageIO".
-        declared: what its header says.
+        decoder: ITK's name of the decoder, e.g. "NrrdImageIO".
+        declared: what the header declares.
         frame: which volume of a 4D file, from 0.
         labels: whether the array must hold ids.
 
     Raises:
         InputError: the file cannot be read, is larger than ``custom.limits`` allows, has another shape or kind of
-            pixels, has no usable affine, is 4D and no volume of it is chosen, or holds no ids.
+            pixels, has no usable affine, is 4D with no volume chosen, or holds no ids.
     """
     import SimpleITK as sitk
 
@@ -141,7 +141,7 @@ def read_itk(path: str, module: str, decoder: str, declared: Declared, *, frame:
 def write_itk(path: Path, decoder: str, labels: np.ndarray, image: Image, facts: Mapping[str, str]) -> None:
     """Write a label map on the grid of its image, compressed, with further ``facts`` in the header.
 
-    The file appears whole or not at all. The mask of a flat file is flat.
+    The file appears whole or not at all. The mask of a flat file is flat as well.
 
     Args:
         path: the file.
@@ -176,7 +176,7 @@ def write_itk(path: Path, decoder: str, labels: np.ndarray, image: Image, facts:
 
 
 def _affine(reader: ImageFileReader) -> np.ndarray:
-    """Return the affine, right-anterior-superior, of the first three axes; of a flat file, as ITK places a picture."""
+    """Return the affine, right-anterior-superior, of the first three axes; for a flat file, as ITK places a picture."""
     axes = reader.GetDimension()
     spaces = min(axes, 3)
     affine = np.eye(4)
@@ -187,7 +187,7 @@ def _affine(reader: ImageFileReader) -> np.ndarray:
 
 
 def _check_stream(declared: Declared, size: int, path: str) -> None:
-    """Unpack the voxels and check that there are ``size`` bytes of them.
+    """Unpack the voxels and check that they have ``size`` bytes.
 
     Raises:
         InputError: the stream is broken, or has another length.
@@ -206,7 +206,7 @@ def _check_stream(declared: Declared, size: int, path: str) -> None:
 
 @contextmanager
 def _errors_of_itk(path: str, module: str) -> Iterator[None]:
-    """Keep ITK's warnings off the terminal and turn its errors to one line."""
+    """Keep ITK's warnings off the terminal and turn its errors into one line."""
     import SimpleITK as sitk
 
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
@@ -221,6 +221,6 @@ def _errors_of_itk(path: str, module: str) -> Iterator[None]:
 
 
 def _in_short(error: RuntimeError, path: str) -> str:
-    """Return the last of ITK's reasons without places in its source, addresses and the folder of the file."""
+    """Return the last reason ITK gives, without source lines, addresses and the folder of the file."""
     text = _ITK_OWN.sub(" ", str(error)).rpartition("[nrrd] ")[2].replace(path, os.path.basename(path))
     return " ".join(text.split())[:200]

@@ -31,7 +31,7 @@ def _diameter(plane: np.ndarray, steps: np.ndarray) -> float:
     ends = np.stack([lines.argmax(axis=1), lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1)], axis=1)
     points = np.stack([rows.repeat(2), ends.ravel()], axis=1)  # the first and last pixel of each row, in order
     try:
-        corners = points[ConvexHull(points).vertices]  # of whole numbers, so that no corner is lost to rounding
-    except QhullError:  # all on one line, from the first to the last
+        corners = points[ConvexHull(points).vertices]  # whole numbers, so no corner is lost to rounding
+    except QhullError:  # all on one line from the first to the last point
         corners = points[[0, -1]]
     return float(distance.pdist(corners * steps).max())

@@ -11,14 +11,14 @@ ORIENTATION_TAG = 274
 
 
 def upright(array: np.ndarray, orientation: object) -> tuple[np.ndarray, dict[str, Any]]:
-    """Turn a stored picture as its orientation tag says.
+    """Turn a stored picture according to its orientation tag.
 
     Args:
         array: (Z, H, W) or (Z, H, W, C).
-        orientation: value of the tag; what is not 2 to 8 turns nothing, as in viewers.
+        orientation: value of the tag; other values than 2 to 8 change nothing, as in viewers.
 
     Returns:
-        The array, H and W exchanged for 5 to 8, and the note for the report, empty where nothing was turned.
+        The array, H and W exchanged for 5 to 8, and the note for the report, empty if nothing was turned.
     """
     if orientation not in range(2, 9):
         return array, {}

@@ -1,4 +1,4 @@
-"""Read an image of any format into the one form that is segmented."""
+"""Read an image of any format into the one form that the network takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from custom.images.image import Image
 from custom.images.intensity import WINDOWS, Window, parse_window, to_uint8
 from custom.modalities import canonical_modality
 
-#: How far the corners of a label map may lie beside those of its image, in voxels: rounding of a header's quaternion.
+#: How far the corners of a label map may be from those of its image, in voxels: rounding of a header's quaternion.
 GRID_TOLERANCE = 0.1
 
 
@@ -27,19 +27,19 @@ def read_image(
     frame: int | None = None,
     series: str | int | None = None,
 ) -> Image:
-    """Read an image; its intensities become uint8 as data preparation makes them.
+    """Read an image; its intensities become uint8 as in data preparation.
 
     Args:
         path: a file of any format of ``custom.images.formats``, or a folder with DICOM files.
-        modality: one of the eleven, or a common name of one; None takes DICOM's Modality or the one of a name in the
+        modality: one of the eleven, or a common name of one; None takes that of DICOM or of a file name in the
             challenge's form (``2D_US_7.png``).
-        window: of CT that is not uint8: a name of ``WINDOWS``, "level,width" in HU, or a ``Window``.
-        suv_max: upper end of the range of a PET in SUV; None takes the percentiles.
+        window: for CT that is not uint8: a name of ``WINDOWS``, "level,width" in HU, or a ``Window``.
+        suv_max: upper end of the range of a PET in SUV; None uses the percentiles.
         frame: number of the volume in a 4D file, from 0.
-        series: which series of a folder or DICOMDIR: its UID, number or description.
+        series: the series of a folder or DICOMDIR: its UID, number or description.
 
     Raises:
-        InputError: the file cannot be read or is of no known format, or its values cannot be shown.
+        InputError: the file cannot be read or has an unknown format, or its values cannot be scaled.
     """
     declared = None if modality is None else canonical_modality(modality, "arguments")
     shown = window if isinstance(window, Window) else parse_window(window)
@@ -59,9 +59,9 @@ def image_of_array(
     window: str | Window = "soft_tissue",
     suv_max: float | None = None,
 ) -> Image:
-    """Take a NumPy array for an image: HxW, HxWx3 (or x4), DxHxW or DxHxWx3 of any real dtype.
+    """Make an image of a NumPy array: HxW, HxWx3 (or x4), DxHxW or DxHxWx3 of any real dtype.
 
-    An array of three axes is a colour picture where its last axis has 3 or 4 entries, else a volume.
+    An array of three axes is a colour picture if its last axis has 3 or 4 entries, else a volume.
 
     Raises:
         InputError: another shape or dtype.
@@ -87,8 +87,8 @@ def read_labels(path: str | PathLike[str], image: Image | None = None) -> Image:
 
     Args:
         path: the file.
-        image: the image it belongs to. Where both have a grid, its axes may be stored in another order, but it must lie
-            on the image's grid; the array is canonical for both.
+        image: the image it belongs to. If both have a grid, the label map must lie on the image's grid, but its axes
+            may be stored in another order; the array is canonical for both.
 
     Raises:
         InputError: the file cannot be read, holds no ids, or lies on another grid than the image.
@@ -100,7 +100,7 @@ def read_labels(path: str | PathLike[str], image: Image | None = None) -> Image:
 
 
 def seen(image: Image, window: Window = WINDOWS["soft_tissue"], suv_max: float | None = None) -> Image:
-    """Turn the values of an image as read to what the network sees: uint8, and a picture to its one slice."""
+    """Convert the values of an image to what the network sees: uint8, a picture without the axis of slices."""
     array = to_uint8(image.array, image.modality or "", window, image.path, suv_max=suv_max)
     if image.kind == "volume":
         return replace(image, array=array)
@@ -109,7 +109,7 @@ def seen(image: Image, window: Window = WINDOWS["soft_tissue"], suv_max: float |
 
 
 def named_modality(path: str | PathLike[str], *, strict: bool = False) -> str | None:
-    """Return the modality of a name in the challenge's form, e.g. "CT" of ``3D_CT_liver_01.npz``; else None.
+    """Return the modality in a name of the challenge's form, e.g. "CT" of ``3D_CT_liver_01.npz``; else None.
 
     Raises:
         InputError: ``strict``, and the name has that form with another modality.

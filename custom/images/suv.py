@@ -9,23 +9,23 @@ from datetime import datetime, timedelta
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, DT, TM
 
-_GRAMS = 1000.0  # in a kilogram: SUV takes 1 ml of tissue for 1 g
+_GRAMS = 1000.0  # in a kilogram: SUV assumes 1 g for 1 ml of tissue
 
 
 def suv_factor(headers: Sequence[Dataset]) -> float | None:
-    """Return SUV for 1 Bq/ml, body weight in g / activity in Bq that is left at the time the image is corrected to.
+    """Return SUV for 1 Bq/ml, body weight in g / activity in Bq at the time of decay correction.
 
     ``DecayCorrection`` ADMIN: corrected to the injection, so the whole dose counts. START: corrected to the start of
-    the scan, so the dose decays from the injection to there. The start is SeriesDate and SeriesTime, or the earliest
-    acquisition where a series was written anew and its time is later than that. An injection without a date is on
-    the day of the scan, or on the day before where its time of day is later than the scan's. Tags: DICOM PS3.3,
-    C.8.9.1 (series) and C.8.9.2 (isotope).
+    the scan, so the dose decays from the injection until then. The start is SeriesDate and SeriesTime, or the earliest
+    acquisition if a series was written again and its time is later than that. An injection without a date is on the
+    day of the scan, or on the day before if its time of day is later than the scan's. Tags: DICOM PS3.3, C.8.9.1
+    (series) and C.8.9.2 (isotope).
 
     Args:
         headers: of every file of the series.
 
     Returns:
-        The factor, or None where a tag that is needed is missing, empty or makes no sense.
+        The factor, or None if a required tag is missing, empty or makes no sense.
     """
     first = headers[0]
     doses = first.get("RadiopharmaceuticalInformationSequence") or []
@@ -45,7 +45,7 @@ def suv_factor(headers: Sequence[Dataset]) -> float | None:
         if injection is None or injection > start:
             return None
         return weight * _GRAMS / (dose * 2 ** (-(start - injection).total_seconds() / half_life))
-    except (ValueError, TypeError, ArithmeticError):  # no number or no time, or a decay to nothing
+    except (ValueError, TypeError, ArithmeticError):  # not a number or a time, or a decay to zero
         return None
 
 

@@ -1,4 +1,4 @@
-"""The directories of a TIFF, walked through before tifffile parses them: a few of them can lead to each other for ever.
+"""Check the directories of a TIFF before tifffile parses them: they can point to each other without end.
 
 Layout: TIFF 6.0, section 2; BigTIFF has wider numbers.
 """
@@ -15,20 +15,20 @@ from custom.limits import SLICES
 
 #: Tags whose values are offsets of further directories: SubIFDs, Exif, GPS, interoperability.
 _POINTERS = (330, 34665, 34853, 40965)
-#: Bytes of a value of each data type.
+#: Size of a value of each data type in bytes.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-#: How often, on average, a byte may be part of a value: some writers let pages share them. Directories share nothing.
+#: How many values a byte may belong to on average: some writers share values between pages, but not directories.
 _SHARED = 16
 
 
 def check_directories(path: str | PathLike[str]) -> None:
     """Check that the directories of a TIFF end and, with the values they name, are not much longer than the file.
 
-    What is malformed otherwise is left to the decoder.
+    Anything else that is malformed is left to the decoder.
 
     Raises:
         InputError: a page that leads back to another, more pages than ``custom.limits`` allows, a directory that is cut
-            off, or more to parse than a file of its length holds.
+            off, or more to parse than a file of its length can hold.
     """
     with open(path, "rb") as file:
         _Walk(file, path).run()
@@ -40,10 +40,10 @@ class _Walk:
     def __init__(self, file: BinaryIO, path: str | PathLike[str]) -> None:
         self.file, self.path = file, path
         self.room, self.used = _SHARED * os.fstat(file.fileno()).st_size, 0
-        self.costs: dict[int, int] = {}  # place of a directory -> what it uses of the room, its values included
+        self.costs: dict[int, int] = {}  # place of a directory -> bytes that it and its values use
 
     def run(self) -> None:
-        """Follow the pages, and what each of them leads to."""
+        """Follow the pages and the directories they point to."""
         head = self.file.read(16)
         self.order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
         if not self.order or len(head) < 16:
@@ -54,13 +54,13 @@ class _Walk:
         while place:
             if place in pages:
                 found = f"page {len(pages)} leads back to an earlier one"
-                raise InputError(self.path, "pages", found, "pages that come to an end")
+                raise InputError(self.path, "pages", found, "a finite list of pages")
             pages.add(place)
             SLICES.check(len(pages), self.path, "pages")
             place = self._directory(place)
 
     def _directory(self, place: int) -> int:
-        """Count a directory and what it leads to; return the place of the next one, 0 where there is none."""
+        """Count a directory and those it points to; return the place of the next one, 0 if there is none."""
         before = self.used
         number = self._number(self.count, self._read(place, struct.calcsize(f"={self.count}")))
         length = number * struct.calcsize(f"={self.entry}")
@@ -77,11 +77,11 @@ class _Walk:
         return self._number(self.offset, raw[length:])
 
     def _follow(self, kind: int, size: int, value: bytes) -> None:
-        """Count the directories that the value of a tag leads to."""
+        """Count the directories that the value of a tag points to."""
         raw = value[:size] if size <= len(value) else self._read(self._number(self.offset, value), size)
         code = {2: "H", 4: "I", 8: "Q"}.get(_SIZES.get(kind, 1))
         for (place,) in struct.iter_unpack(f"{self.order}{code}", raw) if code else ():
-            if place in self.costs:  # parsed again whenever it is named
+            if place in self.costs:  # parsed again at every reference
                 self._use(self.costs[place])
             else:
                 self._directory(place)
@@ -99,5 +99,5 @@ class _Walk:
     def _use(self, size: int) -> None:
         self.used += size
         if self.used > self.room:
-            found = "directories and values that overlap without end"
-            raise InputError(self.path, "pages", found, "not more to parse than a file of its length holds")
+            found = "directories and values that overlap endlessly"
+            raise InputError(self.path, "pages", found, "no more to parse than a file of this length can hold")

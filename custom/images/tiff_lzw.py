@@ -1,7 +1,7 @@
-"""The codes of an LZW strip or tile of a TIFF, looked at before imagecodecs decodes them.
+"""Check the codes of an LZW strip or tile of a TIFF before imagecodecs decodes them.
 
-Its decoder takes any code as the first one after a Clear, also one whose table entry is not there yet, and then reads
-memory that is not its own. Layout: TIFF 6.0, section 13.
+The decoder accepts any code as the first one after a Clear, even one without a table entry yet, and then reads memory
+that is not its own. Layout: TIFF 6.0, section 13.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 from custom.errors import InputError
 
 CLEAR, END = 256, 257
-#: Bits of the codes after a Clear: a width is left one entry early, and the last one lasts until the next Clear.
+#: Bits of the codes after a Clear: a width ends one entry early, and the last one lasts until the next Clear.
 _WIDTHS = np.repeat((9, 10, 11, 12), (254, 512, 1024, 2310))
 _ENDS = np.cumsum(_WIDTHS)
 _STEPS = (64, len(_WIDTHS))  # most Clears lie at the end of a full table; others are found with less work
-_CODES_BETWEEN = 48  # codes between two Clears, on average, that a file may have at least, behind the first thousand
+_CODES_BETWEEN = 48  # smallest average number of codes between two Clears, after the first thousand
 
 
 def check_codes(data: bytes, path: str | PathLike[str], *, reverse_bits: bool = False) -> None:
-    """Check that the first code after each Clear is one byte's, or ends the data.
+    """Check that the first code after each Clear stands for one byte, or ends the data.
 
     Args:
         data: a strip or tile as stored.
@@ -29,7 +29,7 @@ def check_codes(data: bytes, path: str | PathLike[str], *, reverse_bits: bool = 
         reverse_bits: the lowest bit of a byte is the first one (FillOrder 2).
 
     Raises:
-        InputError: another code there, or Clears so often that the table is of no use.
+        InputError: another code there, or too many Clears for the table to be of use.
     """
     stored = np.frombuffer(data, np.uint8)
     if reverse_bits:
@@ -44,7 +44,7 @@ def check_codes(data: bytes, path: str | PathLike[str], *, reverse_bits: bool = 
             raise InputError(path, "LZW data", f"code {codes[0]} first in its table", f"up to {END}")
         marks = np.flatnonzero((codes == CLEAR) | (codes == END))
         if not len(marks) or codes[marks[0]] == END:
-            return  # a table that is full and goes on is the decoder's to refuse
+            return  # the decoder refuses codes beyond a full table
         place, clears = ends[marks[0]], clears + 1
         if clears > 1000 + bits / (9 * _CODES_BETWEEN):
             found = f"{clears} Clears in {place // 8} bytes"
@@ -52,7 +52,7 @@ def check_codes(data: bytes, path: str | PathLike[str], *, reverse_bits: bool = 
 
 
 def _codes(padded: np.ndarray, place: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the codes from a bit on, as after a Clear and up to the next one at least, and where each ends."""
+    """Return the codes from a bit after a Clear at least up to the next Clear, and where each ends."""
     for count in _STEPS:
         ends = place + _ENDS[:count]
         ends = ends[ends <= bits]

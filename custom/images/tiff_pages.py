@@ -1,4 +1,4 @@
-"""Pages of TIFF files, decoded by tifffile behind checks of what they declare."""
+"""Pages of TIFF files, decoded by tifffile after checks of what they declare."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from custom.limits import PIXELS
 
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MASK, PHOTOMETRIC.PALETTE)
 _JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG)  # their decoder turns YCbCr into RGB
-#: Some kinds of TIFF name further files, anywhere on the disk; these are not opened.
+#: Some kinds of TIFF refer to other files, anywhere on the disk; these are not opened.
 _ONE_FILE = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
-#: Compressions of a TIFF that are formats of pictures with a size of their own, which may be any.
+#: Compressions of a TIFF that are picture formats with their own size, which may be anything.
 _NESTED = set(tifffile.TIFF.IMAGE_COMPRESSIONS) - set(_JPEG)
 
 
 class _Errors(logging.Handler):
-    """Collects what tifffile only logs: it reads on after a broken page, and gives a stack that is too short."""
+    """Collects what tifffile only logs: it continues after a broken page and returns a stack that is too short."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -42,10 +42,10 @@ class _Errors(logging.Handler):
 
 @contextmanager
 def open_tiff(path: str | PathLike[str]) -> Iterator[tifffile.TiffFile]:
-    """Open a TIFF whose directories end; whatever goes wrong with it is an error.
+    """Open a TIFF after a check of its directories; whatever goes wrong with it is an error.
 
     Raises:
-        InputError: it is no TIFF, cannot be read, or its XML declares entities.
+        InputError: it is not a TIFF, cannot be read, or its XML declares entities.
     """
     logger, errors = logging.getLogger("tifffile"), _Errors()
     logger.addHandler(errors)
@@ -65,7 +65,7 @@ def open_tiff(path: str | PathLike[str]) -> Iterator[tifffile.TiffFile]:
 def stored_values(file: tifffile.TiffFile, path: str | PathLike[str]) -> np.ndarray:
     """Return the stored values of the first series, (Z, H, W) or (Z, H, W, S), native byte order.
 
-    Of pages of several sizes, only those like the first are in it: the rest are thumbnails.
+    If pages differ in size, only those like the first count: the rest are thumbnails.
 
     Raises:
         InputError: it is larger than ``custom.limits`` allows, has more axes, or another compression.
@@ -96,7 +96,7 @@ def stored_values(file: tifffile.TiffFile, path: str | PathLike[str]) -> np.ndar
 
 
 def displayed(array: np.ndarray, page: tifffile.TiffPage, path: str | PathLike[str]) -> np.ndarray:
-    """Turn stored values into grey or RGB, as a page says what they mean: (Z, H, W) or (Z, H, W, 3).
+    """Turn stored values into grey or RGB, as a page declares their meaning: (Z, H, W) or (Z, H, W, 3).
 
     Raises:
         InputError: another colour model.

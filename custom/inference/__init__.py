@@ -1,1 +1,1 @@
-"""Segment pictures, volumes and folders of files by boxes; nothing here needs PyTorch until a backend does."""
+"""Segment pictures, volumes and folders of files by boxes; PyTorch is imported only if the backend needs it."""

@@ -1,7 +1,7 @@
-"""What "auto" finds out and prepares by itself: whether there is a GPU, and a checkpoint's export for OpenVINO.
+"""What "auto" checks and prepares: whether there is a GPU, and a checkpoint's export for OpenVINO.
 
-Exports are kept in the user's cache folder, or in the one that the environment variable ``MCP_MEDSAM_CACHE`` names. The
-export needs PyTorch and runs in a process of its own, so that this one stays without it.
+Exports are stored in the user's cache folder, or in the folder of the environment variable ``MCP_MEDSAM_CACHE``. The
+export needs PyTorch and runs in its own process, so that this one does not import it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _FIRST_USE = "first use of {}: the network is prepared for this processor, about
 
 
 def sees_gpu() -> bool:
-    """Whether PyTorch can use a GPU. Without an NVIDIA GPU, PyTorch is not imported to find out; nothing is raised."""
+    """Return whether PyTorch can use a GPU; never raises. Without an NVIDIA GPU, PyTorch is not imported."""
     if not _cuda_devices():
         return False
     try:
         import torch
 
         return torch.cuda.is_available()
-    except Exception:  # not installed, or its libraries do not fit the system
+    except Exception:  # not installed, or its libraries do not match the system
         return False
 
 
@@ -42,13 +42,13 @@ def _cuda_devices() -> int:
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
         failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    except Exception:  # no driver, or something else of its name
+    except Exception:  # no driver, or something else with its name
         return 0
     return 0 if failed else count.value
 
 
 def cache_folder() -> Path:
-    """Return the folder in which exports are kept."""
+    """Return the folder in which exports are stored."""
     given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given).absolute()
@@ -58,9 +58,9 @@ def cache_folder() -> Path:
 
 
 def exported(checkpoint: Path, digest: str) -> Path:
-    """Return the folder with the export of a checkpoint. One that is not in the cache yet is made.
+    """Return the folder with the export of a checkpoint, which is made if the cache does not have it yet.
 
-    The same export serves every precision. Of several processes that need it, one makes it and the others wait.
+    The same export serves every precision. If several processes need it, one makes it and the others wait.
 
     Args:
         checkpoint: the file.
@@ -72,7 +72,7 @@ def exported(checkpoint: Path, digest: str) -> Path:
     try:
         openvino = version("openvino")
     except PackageNotFoundError:
-        raise InputError("OpenVINO", "package", "nothing", "`pip install openvino`") from None
+        raise InputError("OpenVINO", "package", "not installed", "`pip install openvino`") from None
     cache = cache_folder()
     folder = cache / "openvino" / f"{digest}-{VERSION}-{__version__}-{openvino}"
     if _holds(folder, digest):
@@ -82,19 +82,19 @@ def exported(checkpoint: Path, digest: str) -> Path:
     except OSError as error:
         raise InputError(cache, CACHE_VARIABLE, error.strerror, "a folder that can be written") from None
     if not os.access(folder.parent, os.W_OK):
-        raise InputError(cache, CACHE_VARIABLE, "a folder that cannot be written", "another one")
+        raise InputError(cache, CACHE_VARIABLE, "a folder that cannot be written", "a writable folder")
     print(_FIRST_USE.format(checkpoint.name), file=sys.stderr, flush=True)
     with locked(cache):
-        if not _holds(folder, digest):  # another process may have made it meanwhile
+        if not _holds(folder, digest):  # another process may have made it in the meantime
             shutil.rmtree(folder, ignore_errors=True)
             _export(checkpoint, folder)
     if not _holds(folder, digest):
-        raise InputError(checkpoint, "export", "weights that changed meanwhile", "weights that stay as they are")
+        raise InputError(checkpoint, "export", "weights that changed during the export", "weights that stay the same")
     return folder
 
 
 def _holds(folder: Path, digest: str) -> bool:
-    """Whether a folder holds the whole export of the weights with this digest."""
+    """Return whether a folder holds the whole export of the weights with this digest."""
     try:
         return read_description(folder).digest == digest
     except InputError:
@@ -102,7 +102,7 @@ def _holds(folder: Path, digest: str) -> bool:
 
 
 def _export(checkpoint: Path, folder: Path) -> None:
-    """Export in a process of its own, with a progress bar where somebody can see it."""
+    """Export in a separate process, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     command = [sys.executable, "-m", _EXPORT, "--checkpoint", str(checkpoint.absolute()), "--out", str(folder)]

@@ -1,4 +1,4 @@
-"""What can run the network: NumPy in, NumPy out, so that the pipeline around it needs no PyTorch."""
+"""The interface of what runs the network: NumPy in, NumPy out, so that the pipeline around it needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Backend(Protocol):
     """Runs image encoder and decoder.
 
     Attributes:
-        uses_modality: whether a modality prompts the network, and so whether it predicts one.
-        clip_image: whether the network takes CLIP's feature of each crop.
+        uses_modality: whether the network takes a modality prompt, and so predicts a modality.
+        clip_image: whether the network takes the CLIP feature of each crop.
         crop_size: side of the crops in pixels.
     """
 
@@ -32,11 +32,11 @@ class Backend(Protocol):
     crop_size: int
 
     def encode(self, images: np.ndarray) -> list[object]:
-        """Encode images in the frame, Bx3x256x256 float32 in [0, 1]; returns what ``decode`` takes, image by image."""
+        """Encode images in the frame, Bx3x256x256 float32 in [0, 1]; one embedding per image, for ``decode``."""
         ...
 
     def clip_features(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray | None:
-        """Return CLIP's feature of the image inside each box, NxF; None where the network or this backend has no CLIP.
+        """Return CLIP's feature of the image inside each box, NxF; None if the network or this backend has no CLIP.
 
         Args:
             image: native image, CxHxW uint8.
@@ -55,10 +55,10 @@ class Backend(Protocol):
         """Decode N boxes of one image.
 
         Args:
-            embedding: one of ``encode``'s.
+            embedding: an embedding returned by ``encode``.
             boxes: Nx4 float32 in pixels of the 256 frame.
             modality: index into ``custom.modalities.MODALITIES``, negative for unknown.
             crops: native image inside each box, Nx3xSxS float32 in [0, 1].
-            image_features: CLIP's features, NxF float32; zeros where None and the network takes them.
+            image_features: CLIP's features, NxF float32; None means zeros.
         """
         ...

@@ -1,4 +1,4 @@
-"""Segment many images: what is finished is skipped, and a bad image does not stop the others."""
+"""Segment many images: finished images are skipped, and a bad image does not stop the others."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.images.formats import Format, check_mask_format, mask_format
 from custom.images.image import Image
 from custom.images.intensity import WINDOWS, Window
 from custom.images.reading import read_image
 from custom.inference.box_input import Boxes
-from custom.inference.canvas import check_overlap
-from custom.inference.cases import Case, fingerprint
+from custom.inference.cases import Case, case_fingerprint
+from custom.inference.label_map import check_overlap
 from custom.inference.predictor import Predictor
 from custom.inference.prompt_check import check_names, check_prompt
 from custom.inference.result_files import is_finished, write_result
@@ -35,18 +35,18 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What is done to every image.
+class SegmentOptions:
+    """How every image is segmented.
 
     Attributes:
-        window: of CT that is not uint8.
-        suv_max: upper end of the range of a PET in SUV; None takes the percentiles.
+        window: for CT that is not uint8.
+        suv_max: upper end of the range of a PET in SUV; None uses the percentiles.
         frame: number of the volume in a 4D file.
         series: which DICOM series of a folder.
         overlap: "logit", "smaller" or "last"; see ``Predictor.predict``.
-        separate: write one file for each box instead of one label map.
-        follow: follow an object through the slices of a volume; without it every slice is prompted with the box.
-        format: of the masks; None for the source's own.
+        separate: write one file per box instead of one label map.
+        follow: follow an object through the slices of a volume; False prompts every slice with the box.
+        format: of the masks; None for the image's own.
 
     Raises:
         InputError: a value that is not allowed.
@@ -77,14 +77,14 @@ class Options:
 
 @dataclass(kw_only=True)
 class Summary:
-    """What a run did: names of the cases written, number of those that were there, and a line for each that failed."""
+    """What a run did: names of the cases written, number of cases skipped, and a line for each that failed."""
 
     written: list[str] = field(default_factory=list)
     skipped: int = 0
     failed: list[str] = field(default_factory=list)
 
 
-def segment_case(case: Case, predictor: Predictor, options: Options, out: Path) -> dict[str, Any]:
+def segment_case(case: Case, predictor: Predictor, options: SegmentOptions, out: Path) -> dict[str, Any]:
     """Segment one image, write its results, and return the content of its JSON file.
 
     Raises:
@@ -95,27 +95,27 @@ def segment_case(case: Case, predictor: Predictor, options: Options, out: Path) 
 
 
 def segment_cases(
-    cases: Sequence[Case], predictor: Predictor, options: Options, out: Path, *, rank: int = 0, world: int = 1
+    cases: Sequence[Case], predictor: Predictor, options: SegmentOptions, out: Path, *, rank: int = 0, world: int = 1
 ) -> Summary:
-    """Segment those of a share of the cases that have no results yet, or results of other inputs.
+    """Segment this process's share of the cases, without those whose results are still valid.
 
-    Stopped at any moment, the same call carries on. A failed case is reported at once and is tried again by the next
+    After an interruption, the same call carries on. A failed case is reported at once and is tried again by the next
     run. At the end ``report_<rank>.json`` lists what was written and what failed.
 
     Args:
         cases: all cases; this process takes ``cases[rank::world]``.
         predictor: the network.
-        options: what is done to every image.
+        options: how every image is segmented.
         out: folder of the results.
         rank: number of this process.
         world: number of processes.
 
     Raises:
         InputError: the network cannot be started.
-        OSError: results cannot be written (no permission, disk full): then the other cases could not be, either.
+        OSError: results cannot be written (no permission, disk full): the other cases could not be written, either.
     """
     share, summary = cases[rank::world], Summary()
-    states = {case.name: fingerprint(case, asdict(options)) for case in share}
+    states = {case.name: case_fingerprint(case, asdict(options)) for case in share}
     todo = [case for case in share if not is_finished(out, case.name, _mark(states[case.name], predictor))]
     summary.skipped = len(share) - len(todo)
     for case in tqdm(todo, unit="case", disable=None if rank == 0 else True):
@@ -140,10 +140,10 @@ def segment_cases(
 
 
 def check_out(out: Path, cases: Sequence[Case], source: str | Path) -> None:
-    """Check the folder of the results before any work: it can be written, and no result replaces an input.
+    """Check the folder of the results before any work: it is writable, and no result replaces an input.
 
     Raises:
-        InputError: it is a file, cannot be written, or holds an image or the list under the name of a result.
+        InputError: it is a file, cannot be written, or an image or the list has the name of a result.
     """
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
@@ -174,16 +174,18 @@ class _Loaded:
     image: Image
     boxes: Boxes
     names: tuple[str, ...]
-    options: Options
+    options: SegmentOptions
     format: Format
     warnings: tuple[str, ...]
     fingerprint: str
     read_seconds: float
 
 
-def _load(case: Case, options: Options) -> _Loaded:
+def _load(case: Case, options: SegmentOptions) -> _Loaded:
     start = time.perf_counter()
-    state = fingerprint(case, asdict(options))  # before the file is read: one that changes from here on is done again
+    state = case_fingerprint(
+        case, asdict(options)
+    )  # before the file is read: one that changes from here on is done again
     image = read_image(
         case.path,
         modality=None if case.modality is None else canonical_modality(case.modality, case.path),
@@ -194,7 +196,7 @@ def _load(case: Case, options: Options) -> _Loaded:
     )
     boxes = Boxes(values=image.boxes, slices=None, names=None) if case.boxes is None else case.boxes.resolve(image)
     if boxes.values is None:
-        raise InputError(case.path, "boxes", "no boxes", "--boxes, a list that gives them, or an npz with boxes")
+        raise InputError(case.path, "boxes", "no boxes", "--boxes, a list with boxes, or an npz with boxes")
     count = len(check_prompt(image, boxes.values, boxes.slices).boxes)
     names = check_names(case.names or boxes.names, count, case.path)
     module, reason = mask_format(image, options.format)
@@ -204,7 +206,7 @@ def _load(case: Case, options: Options) -> _Loaded:
     if image.modality is None and "warning_modality" in image.notes:
         warnings.append(image.notes["warning_modality"])
     warnings += image.notes.get("unreadable", [])
-    for warning in warnings:  # before the network runs
+    for warning in warnings:  # reported before the network runs
         logger.warning("%s: %s", case.path, warning)
     return _Loaded(
         case=case,
@@ -243,18 +245,18 @@ def _finish(loaded: _Loaded, predictor: Predictor, out: Path) -> dict[str, Any]:
 
 
 def _mark(state: str, predictor: Predictor) -> str:
-    """Return 16 hexadecimal digits that stand for a case, the options and the network."""
+    """Return 16 hexadecimal digits that identify a case, the options and the network."""
     facts = json.dumps(predictor.network.facts, sort_keys=True, default=str)
     return hashlib.sha256(f"{state} {facts}".encode()).hexdigest()[:16]
 
 
 @contextmanager
 def _slice_bar(image: Image) -> Iterator[Callable[[int, int], None] | None]:
-    """Show the slices of a volume that are done, and the time left."""
+    """Show how many slices of a volume are done, and the time left."""
     if image.kind != "volume":
         yield None
         return
-    quiet = not sys.stderr.isatty()  # then a line now and again, so that a log stays short
+    quiet = not sys.stderr.isatty()  # then a line from time to time, so that a log stays short
     with tqdm(desc=Path(image.path).name, unit="slice", leave=False, mininterval=10.0 if quiet else 0.2) as bar:
 
         def progress(done: int, total: int) -> None:

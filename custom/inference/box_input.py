@@ -1,4 +1,4 @@
-"""The boxes of an image as they are given: numbers in pixels or mm, a markups file, or a mask."""
+"""The boxes of an image as the user gives them: numbers in pixels or mm, a markups file, or a mask."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FORMS = (
     'between them: "1 2 8 6; 3 0 9 7" or [[1,2,8,6],[3,0,9,7]]; 3D Slicer\'s .mrk.json; or a mask file'
 )
 _LISTS = (".json", ".csv", ".tsv")
-#: Voxels by which a box in mm may leave the image: up to the outer face of its border.
+#: Voxels by which a box in mm may extend beyond the image: up to the outer face of its border.
 _HALF = 0.5 + 1e-6
 
 
@@ -36,7 +36,7 @@ class Boxes:
     Attributes:
         values: N boxes of 4 or 6 numbers in pixels of the source, float, not checked against the image.
         slices: for boxes of 4 numbers in a volume, the slice of each along the third axis; else None.
-        names: of the objects, where the file of the boxes has them; else None.
+        names: names of the objects if the file of the boxes has them; else None.
     """
 
     values: Any
@@ -46,11 +46,11 @@ class Boxes:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxInput:
-    """Boxes as given, checked as far as that is possible without the image. Make it with ``parse``.
+    """Boxes as the user gives them, checked as far as possible without the image. Made by ``parse``.
 
     Attributes:
-        numbers: N boxes of 4 or 6 numbers; empty where a file has them.
-        slices: of boxes of 4 numbers in a volume, or None.
+        numbers: N boxes of 4 or 6 numbers; empty if they are in a file.
+        slices: slice of each box of 4 numbers in a volume, or None.
         world: whether the numbers are mm.
         regions: ROIs and lines of a markups file.
         path: the markups or mask file, or None.
@@ -75,20 +75,20 @@ class BoxInput:
         folder: str | os.PathLike[str] | None = None,
         source: str = "arguments",
     ) -> BoxInput:
-        """Take boxes as the command line or a list gives them.
+        """Parse boxes from the command line or a list.
 
         Args:
             value: a list of 4 or 6 numbers, or a list of such lists; their text, ``"1 2 8 6; 3 0 9 7"`` or JSON; or
                 the path of a markups file of 3D Slicer (always in mm) or of a mask.
-            world: the numbers are mm, right-anterior-superior as NIfTI and 3D Slicer show them, 6 a box; for an image
+            world: the numbers are mm, right-anterior-superior as NIfTI and 3D Slicer show them, 6 per box; for an image
                 without a grid 4 or 6 mm from the centre of the first pixel.
             margin: pixels by which the boxes of a mask grow in the plane of the slices.
-            slices: for boxes of 4 numbers in a volume, the slice of all boxes or of each along the third axis.
+            slices: for boxes of 4 numbers in a volume, the slice along the third axis, one for all or one each.
             folder: where a relative path starts; by default the current folder.
             source: where the value comes from, for errors.
 
         Raises:
-            InputError: neither boxes nor such a file, or an option that does not go with them.
+            InputError: neither boxes nor such a file, or an option that does not fit them.
         """
         if isinstance(margin, bool) or not isinstance(margin, Integral) or margin < 0:
             raise InputError(source, "margin", repr(margin), "a whole number of pixels from 0 up")
@@ -99,12 +99,12 @@ class BoxInput:
             return cls(numbers=numbers, slices=_checked_slices(slices, numbers, source), world=bool(world))
         path = _existing(Path(folder or "", value), source)
         if slices is not None:
-            raise InputError(source, "slice", repr(slices), "nothing: the file places its boxes itself")
+            raise InputError(source, "slice", repr(slices), "no slice: the file places its boxes itself")
         if path.lower().endswith(".json"):
             _refuse_margin(margin, source)
             return cls(path=path, regions=read_markups(path))
         if world:
-            raise InputError(source, "world", f"mm for {path}", "mm for numbers: a mask has a grid of its own")
+            raise InputError(source, "world", f"mm for {path}", "mm for numbers: a mask has its own grid")
         try:
             format_of(path)
         except InputError as error:
@@ -118,22 +118,22 @@ class BoxInput:
 
     @property
     def count(self) -> int | None:
-        """The number of boxes; None where only the mask file tells, once the image is read."""
+        """The number of boxes; None if they are in a mask file that is not read yet."""
         return len(self.numbers) or len(self.regions) or None
 
     @property
     def description(self) -> dict[str, Any]:
-        """What identifies the boxes beside the states of ``files``: JSON values, without the place of a file."""
+        """JSON values that identify the boxes together with the states of ``files``, without folders."""
         return asdict(replace(self, path=None))
 
     def resolve(self, image: Image) -> Boxes:
         """Return the boxes in pixels of an image's source.
 
-        Ends in mm are rounded to the nearest voxel; those within half a voxel outside of the image become its border.
+        Ends in mm are rounded to the nearest voxel; those up to half a voxel outside the image become its border.
         For ROIs and lines see ``place_regions``, for masks ``mask_boxes``.
 
         Raises:
-            InputError: boxes in mm do not go with the image, an ROI or line lies beside it, or the mask cannot be
+            InputError: boxes in mm do not fit the image, an ROI or line lies outside it, or the mask cannot be
                 read, is empty or lies on another grid.
         """
         if self.regions:
@@ -155,11 +155,11 @@ class BoxInput:
 
 def _refuse_margin(margin: int, source: str) -> None:
     if margin:
-        raise InputError(source, "margin", margin, "0 for these boxes: a margin goes with a mask file")
+        raise InputError(source, "margin", margin, "0 for these boxes: only the boxes of a mask file can have a margin")
 
 
 def _from_text(text: str, source: str) -> object:
-    """Return the boxes that a text spells, or None where it can only be a path."""
+    """Return the boxes in a text, or None if it can only be a path."""
     if text.lstrip().startswith("["):
         return parse_json(text, source, _FORMS, field="boxes")
     try:
@@ -170,7 +170,7 @@ def _from_text(text: str, source: str) -> object:
 
 def _existing(path: Path, source: str) -> str:
     text = str(path)
-    if os.path.exists(text):  # False, too, for what can be no path
+    if os.path.exists(text):  # also False for what cannot be a path
         return text
     if os.sep in text or text.lower().endswith((*endings(), *_LISTS)):
         raise InputError(source, "boxes", f"{text}: no such file", _FORMS)
@@ -182,7 +182,7 @@ def _is_number(value: object) -> bool:
 
 
 def _checked(given: object, source: str, *, ordered: bool) -> tuple[tuple[float, ...], ...]:
-    """Check the form of boxes, and with ``ordered`` that no end comes before its start."""
+    """Check the form of boxes and, if ``ordered``, that no end comes before its start."""
     boxes = given.tolist() if isinstance(given, np.ndarray) else given
     if isinstance(boxes, Sequence) and boxes and all(map(_is_number, boxes)):
         boxes = [boxes]
@@ -214,17 +214,17 @@ def _checked_slices(slices: object, boxes: Sequence[Sequence[float]], source: st
         allowed = f"a whole number from 0 up, or {len(boxes)}, one for each box"
         raise InputError(source, "slice", repr(slices)[:80], allowed)
     if len(boxes[0]) != 4:
-        raise InputError(source, "slice", repr(slices)[:80], "nothing for boxes of 6 numbers")
+        raise InputError(source, "slice", repr(slices)[:80], "no slice for boxes of 6 numbers")
     return tuple(int(n) for n in numbers) * (len(boxes) // len(numbers))
 
 
 def _from_world(boxes: np.ndarray, image: Image, in_slices: bool) -> np.ndarray:
-    """Turn boxes in mm to whole voxels."""
+    """Convert boxes in mm to whole voxels."""
     space = 3 if image.geometry is not None else 2 if in_slices else len(image.size)
     if boxes.shape[1] != 2 * space:
         raise InputError(image.path, "boxes", f"{boxes.shape[1]} numbers in mm", f"{2 * space} numbers in mm")
     flat = image.flat_axis
-    # As a volume, to see whether a box meets the one slice that there is.
+    # As a volume, to see whether a box meets the only slice.
     ends = (image if flat is None else replace(image, kind="volume")).boxes_from_world(boxes)
     sizes = np.array(image.size[:space] if image.geometry is None else image.geometry.shape)
     inside = np.clip(ends, 0, np.tile(sizes - 1, 2))

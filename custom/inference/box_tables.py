@@ -1,4 +1,4 @@
-"""Lists of many images with their boxes: CSV with a row for each box, or JSON with an entry for each image."""
+"""Lists of many images with their boxes: CSV with one row per box, or JSON with one entry per image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Entry:
 
     Attributes:
         image: path as written.
-        boxes: None where the image itself has them (npz).
+        boxes: None if the image file has them (npz).
         modality: one of the eleven, or None.
         names: of the boxes, or None.
     """
@@ -43,7 +43,7 @@ class Entry:
 
 
 def is_table(path: object) -> bool:
-    """Tell whether a path leads to a list of images: CSV, or JSON that is a list."""
+    """Return whether a path is a list of images: CSV, or JSON that is a list."""
     if not isinstance(path, (str, os.PathLike)) or not os.path.isfile(path):
         return False
     ending = Path(path).suffix.lower()
@@ -53,10 +53,10 @@ def is_table(path: object) -> bool:
 def read_table(path: Path, *, world: bool = False, margin: int = 0) -> list[Entry]:
     """Read a list of images with their boxes.
 
-    CSV has the columns image, x_min, y_min, x_max and y_max, and where needed z_min, z_max, slice, modality and name,
-    in any order; a row is a box, and all rows of one image are one entry. Separators are commas, semicolons or tabs.
+    CSV has the columns image, x_min, y_min, x_max and y_max, and optionally z_min, z_max, slice, modality and name,
+    in any order. A row is a box; all rows of one image are one entry. Separators are commas, semicolons or tabs.
     Errors count rows as a spreadsheet does: the header is row 1. JSON is a list of objects with the keys image,
-    boxes (all that ``BoxInput.parse`` takes; files relative to the list), modality, names and slice.
+    boxes (anything ``BoxInput.parse`` accepts; files relative to the list), modality, names and slice.
 
     Args:
         path: the list.
@@ -75,15 +75,15 @@ def read_table(path: Path, *, world: bool = False, margin: int = 0) -> list[Entr
 
 
 def parse_names(value: object, source: str, boxes: BoxInput | None = None) -> tuple[str, ...] | None:
-    """Take the names of objects as given: a text with commas between them, a list of names, or None.
+    """Parse names of objects: a text with commas, a list of names, or None.
 
     Args:
-        value: what is given.
+        value: the names.
         source: where it comes from, for the error.
-        boxes: what the names belong to; their number is checked where it is known.
+        boxes: the boxes of the objects; their number is checked if it is known.
 
     Raises:
-        InputError: an empty name, or another number of names than of boxes.
+        InputError: an empty name, or a different number of names than boxes.
     """
     if value is None:
         return None
@@ -108,7 +108,7 @@ def _entry(entry: Any, path: Path, n: int, world: bool, margin: int) -> Entry:
         given = entry["boxes"]
         boxes = BoxInput.parse(given, world=world, margin=margin, slices=slices, folder=path.parent, source=source)
     elif slices is not None:
-        raise InputError(source, "slice", repr(slices)[:80], "nothing without boxes")
+        raise InputError(source, "slice", repr(slices)[:80], "no slice without boxes")
     return Entry(
         image=entry["image"],
         boxes=boxes,
@@ -136,7 +136,7 @@ def _read_csv(path: Path, world: bool, margin: int) -> list[Entry]:
 
 
 def _lines(path: Path) -> list[list[str]]:
-    """Return the cells of every line, the header first; spreadsheets write a mark of byte order and semicolons."""
+    """Return the cells of every line, the header first; spreadsheets may write a byte order mark and semicolons."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = file.readline(_LONGEST_HEADER)
@@ -180,11 +180,11 @@ def _joined(image: str, rows: Sequence[tuple[int, Mapping[str, str]]], path: Pat
         box = [_number(row[name], f"row {number}: {name}", path) for name in ends]
         k = _whole(row["slice"], f"row {number}: slice", path) if row["slice"] else None
         if len(box) == 5:
-            raise InputError(path, f"row {number}", "one of z_min and z_max", "both or none")
+            raise InputError(path, f"row {number}", "one of z_min and z_max", "both or neither")
         BoxInput.parse(box, world=world, margin=margin, slices=k, source=source)
         if boxes and (len(box) != len(boxes[0]) or (k is None) != (slices[0] is None)):
             allowed = f"z, slice or neither in all rows of {image}"
-            raise InputError(path, f"row {number}", "another kind of box than before", allowed)
+            raise InputError(path, f"row {number}", "a different kind of box than before", allowed)
         boxes.append(box)
         slices.append(k)
         names.append(row["name"])
@@ -208,7 +208,7 @@ def _number(text: str, field: str, path: Path) -> float:
 
 def _whole(text: str, field: str, path: Path) -> int:
     number = _number(text, field, path)
-    if not number.is_integer():  # False, too, for NaN and infinity
+    if not number.is_integer():  # also False for NaN and infinity
         raise InputError(path, field, repr(text), "a whole number")
     return int(number)
 

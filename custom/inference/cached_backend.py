@@ -1,4 +1,4 @@
-"""Keep what the network said of the last images and boxes, so that a second box on a slice takes only the decoder."""
+"""Cache the results of the last images and boxes, so that a second box on a slice needs only the decoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from custom.inference.backend import Backend, Decoded
 
-#: Answers of the decoder that are kept, 256 kB a box: clients ask for the numbers and for the mask one after the other.
+#: Cached results of the decoder, 256 kB per box: clients request the numbers and then the mask.
 ANSWERS = 64
 
 Kept = TypeVar("Kept")
@@ -25,14 +25,14 @@ class Embedding(NamedTuple):
 
 
 class CachedBackend:
-    """A ``Backend`` that encodes an image only if it is not among the last ones, and decodes the same boxes once.
+    """A ``Backend`` that encodes an image only if it is not cached, and decodes the same boxes once.
 
-    An image is known by the bytes the encoder would see, so that a slice of a volume, the same slice in another file
-    and an upload sent again are found, and another window or another slice is not. One caller at a time.
+    An image is identified by the bytes the encoder would see. So a slice of a volume, the same slice in another file
+    and a repeated upload are found, and another window or another slice is not. Not thread-safe.
 
     Args:
         backend: encodes and decodes.
-        capacity: embeddings kept, 4 MB each in float32; the one not used for the longest time goes first.
+        capacity: number of embeddings kept, 4 MB each in float32; the least recently used is dropped first.
 
     Attributes:
         encoded: number of images the encoder has seen.
@@ -48,12 +48,12 @@ class CachedBackend:
 
     @property
     def uses_modality(self) -> bool:
-        """Whether a modality prompts the network."""
+        """Whether the network takes a modality prompt."""
         return self.backend.uses_modality
 
     @property
     def clip_image(self) -> bool:
-        """Whether the network takes CLIP's feature of each crop."""
+        """Whether the network takes the CLIP feature of each crop."""
         return self.backend.clip_image
 
     @property
@@ -92,7 +92,7 @@ class CachedBackend:
 
         def encode() -> Embedding:
             self.encoded += 1
-            # One by one: the embeddings of a batch can be views of one array, which a single one would keep alive.
+            # One by one: embeddings of a batch may be views of one array, and one of them would keep it all in memory.
             (value,) = self.backend.encode(image[None])
             return Embedding(key, value)
 
@@ -107,7 +107,7 @@ def _digest(*parts: np.ndarray | bytes) -> bytes:
 
 
 def _recall(kept: OrderedDict[bytes, Kept], key: bytes, make: Callable[[], Kept], capacity: int) -> Kept:
-    """Return what is kept under a key, or make and keep it; the least recently used goes first."""
+    """Return what is cached under a key, or make and cache it; the least recently used is dropped first."""
     if key not in kept:
         kept[key] = make()
     kept.move_to_end(key)

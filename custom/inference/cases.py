@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from custom.atomic_write import files_below
 from custom.errors import InputError
-from custom.files import files_below
 from custom.images.formats import endings, formats, has_ending, image_files, kinds, stem
 from custom.inference.box_input import BoxInput
 from custom.inference.box_tables import Entry, is_table, parse_names, read_table
@@ -22,7 +22,7 @@ from custom.inference.box_tables import Entry, is_table, parse_names, read_table
 logger = logging.getLogger(__name__)
 
 _REPORT = re.compile(r"report_\d+")  # ``segment_cases`` writes files of these names
-#: Raise it when the same input gives other results than before.
+#: Increase it when the same input gives different results than before.
 _RESULT_VERSION = 3
 #: Bytes of a result's name; a file system allows 255.
 _LONGEST_NAME = 200
@@ -33,11 +33,11 @@ class Case:
     """An image to segment.
 
     Attributes:
-        name: of its results, different for every case of a run.
+        name: name of its results, unique in a run.
         path: image file, or folder of a DICOM series.
-        boxes: not placed in the image yet; None where the image file itself has them (npz).
-        modality: as given, or None.
-        names: of the objects, or None; their number is checked where that of the boxes is known.
+        boxes: not placed in the image yet; None if the image file has them (npz).
+        modality: as the user gives it, or None.
+        names: names of the objects, or None; their number is checked if that of the boxes is known.
     """
 
     name: str
@@ -57,36 +57,36 @@ def list_cases(
     world: bool = False,
     margin: int = 0,
 ) -> tuple[list[Case], bool]:
-    """List what there is to segment.
+    """List the images to segment.
 
-    A CSV or JSON file is a list of images; see ``read_table``. A folder with images is a case for each of them and for
-    each file that is called like DICOM; sub-folders are not looked into. Any other folder is one DICOM series.
+    A CSV or JSON file is a list of images; see ``read_table``. A folder with images has a case for each of them and for
+    each file with a DICOM name, without sub-folders. Any other folder is one DICOM series.
 
     Args:
         source: image, folder or list.
-        boxes: what ``BoxInput.parse`` takes, for one image or for every image of a folder; or for a folder a list,
+        boxes: see ``BoxInput.parse``, for one image or for every image of a folder; or for a folder a list,
             whose images lie in the folder or beside the list.
-        modality: of all images that the list gives none.
-        names: of the objects of each image that the list gives none: a text with commas, or a list of names.
-        slices: of boxes of 4 numbers in a volume; see ``BoxInput.parse``.
-        world: numbers of boxes are mm; see there.
+        modality: for images without one in the list.
+        names: of objects, for images without names in the list: a text with commas, or a list of names.
+        slices: for boxes of 4 numbers in a volume; see ``BoxInput.parse``.
+        world: boxes are in mm; see ``BoxInput.parse``.
         margin: pixels by which the boxes of a mask file grow.
 
     Returns:
-        The cases, and whether there may be several: then there is a list or a folder of images.
+        The cases, and whether there may be several (a list or a folder of images).
 
     Raises:
         InputError: no such file, malformed boxes or lists, boxes beside a list, or an option without boxes.
     """
     path = Path(source)
-    if not os.path.exists(path):  # False, too, for what can be no path
+    if not os.path.exists(path):  # also False for what cannot be a path
         raise InputError(source, "image", "no such file", f"{kinds()}; a folder of images, or a CSV or JSON list")
     listed = path.suffix.lower() in (".csv", ".tsv", ".json") and not path.is_dir()
     if listed and boxes is not None:
         raise InputError("arguments", "boxes", f"boxes for {source}", "no boxes: the list has its own")
     if listed or is_table(boxes):
         if slices is not None:
-            raise InputError("arguments", "slice", repr(slices), "nothing: the list has a slice for each box")
+            raise InputError("arguments", "slice", repr(slices), "no slice: the list has one for each box")
         if not listed and not path.is_dir():
             raise InputError("arguments", "boxes", f"the list {boxes} for one image", "a list with a folder of images")
         table = path if listed else Path(str(boxes))
@@ -94,19 +94,19 @@ def list_cases(
         return _listed(entries, table, table.parent if listed else path, modality, names), True
     alone = {"slice": slices, "world": world or None, "margin": margin or None}
     if boxes is None and (name := next((name for name, value in alone.items() if value is not None), None)):
-        raise InputError("arguments", name, alone[name], "nothing without boxes")
+        raise InputError("arguments", name, alone[name], f"no {name} without boxes")
     given = None if boxes is None else BoxInput.parse(boxes, world=world, margin=margin, slices=slices)
     titles = parse_names(names, "arguments", given)
     images = [str(file) for file in _images(path)] if path.is_dir() else []
     if images and given is None and not any(has_ending(image, formats()["npz"].ENDINGS) for image in images):
-        allowed = "--boxes with boxes for each of them, or with a CSV or JSON list; only npz files bring their own"
+        allowed = "--boxes with boxes for each of them, or with a CSV or JSON list; only npz files have their own"
         raise InputError(source, "boxes", f"no boxes for {len(images)} images", allowed)
     found = zip(_names(images), images, strict=True) if images else [(_short(stem(path)), str(source))]
     cases = [Case(name=name, path=place, boxes=given, modality=modality, names=titles) for name, place in found]
     return cases, bool(images)
 
 
-def fingerprint(case: Case, facts: Mapping[str, Any], states: Sequence[Any] | None = None) -> str:
+def case_fingerprint(case: Case, facts: Mapping[str, Any], states: Sequence[Any] | None = None) -> str:
     """Return 16 hexadecimal digits that change with anything the results of a case depend on.
 
     That is: name, size and modification time of its files and of those of its boxes, its boxes, their names and the
@@ -115,7 +115,7 @@ def fingerprint(case: Case, facts: Mapping[str, Any], states: Sequence[Any] | No
     Args:
         case: the case.
         facts: JSON values.
-        states: what ``file_states`` returned before the files were read; by default their states now.
+        states: the ``file_states`` from before the files were read; by default from now.
     """
     boxes = None if case.boxes is None else case.boxes.description
     known = file_states(case) if states is None else states
@@ -150,20 +150,20 @@ def _place(image: str, folder: Path, beside: Path) -> str:
 
 
 def _images(folder: Path) -> list[Path]:
-    """Return the image files directly in a folder; nothing where there are none but of DICOM."""
+    """Return the image files directly in a folder; an empty list if all are DICOM."""
     images = image_files(folder)
     if all(has_ending(path, formats()["dicom"].ENDINGS) for path in images):
         return []
     others = sum(not path.name.startswith(".") and not has_ending(path, endings()) for path in folder.iterdir())
     if others:
-        logger.warning("%s: %d files of other kinds are passed over", folder, others)
+        logger.warning("%s: %d files of other kinds are skipped", folder, others)
     return images
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Name results by their files; where names meet, by the path from the common folder, else with a number."""
+    """Name results after their files; equal names get the path from the common folder, or else a number."""
     stems = [stem(path) for path in paths]
-    counts = Counter(name.lower() for name in stems)  # a file system may take "A" and "a" for one
+    counts = Counter(name.lower() for name in stems)  # a file system may treat "A" and "a" as one
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     names: list[str] = []
     used: set[str] = set()
@@ -176,9 +176,9 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _short(name: str) -> str:
-    """Cut a name that would be too long for a file once endings are added, and make it unique by a digest.
+    """Cut a name that would be too long for a file with its endings, and make it unique by a digest.
 
-    What is no name of a file (``/``, ``..``) becomes "case".
+    What cannot name a file (``/``, ``..``) becomes "case".
     """
     if not name.strip("."):
         return "case"
@@ -204,7 +204,7 @@ def _states(path: Path) -> list[list[Any]]:
     for file in files:
         try:
             state = file.stat()
-        except (OSError, ValueError):  # reading it shows what is wrong; ValueError: what can be no path
+        except (OSError, ValueError):  # reading it reports the error; ValueError: not a possible path
             continue
         states.append([file.name, state.st_size, state.st_mtime_ns])
     return states

@@ -1,4 +1,4 @@
-"""Boxes around what an existing mask marks."""
+"""Boxes around the objects of an existing mask."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from custom.images.reading import read_labels
 def mask_boxes(path: str, image: Image, margin: int = 0) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Return the tight box of each value above 0 of a mask, in ascending order.
 
-    The mask lies on the grid of the image, with its axes in any order; where one of both has no grid, pixel x, y of
-    slice z of the mask is that of the image's source.
+    The mask lies on the grid of the image, with its axes in any order; if one of them has no grid, pixel x, y of
+    slice z of the mask is the same pixel of the image's source.
 
     Args:
         path: mask of any format that can be read; a SEG or RTSTRUCT needs its DICOM series as the image.
         image: the image as the network sees it.
-        margin: pixels by which the boxes grow in the plane of the slices; they are cut at the border.
+        margin: pixels by which the boxes grow in the plane of the slices; they are clipped at the border.
 
     Returns:
-        Boxes in pixels of the image's source, Nx4 of a picture, Nx6 of a volume; and the names of a SEG or RTSTRUCT.
+        Boxes in pixels of the image's source, Nx4 for a picture, Nx6 for a volume; and the names of a SEG or RTSTRUCT.
 
     Raises:
         InputError: the mask cannot be read, is empty, or lies on another grid.
@@ -77,7 +77,7 @@ def _tight_boxes(labels: np.ndarray, path: str) -> tuple[list[int], np.ndarray]:
 
 
 def _to_source(boxes: np.ndarray, image: Image) -> np.ndarray:
-    """Turn boxes in pixels of ``image.array`` to those of its source: the inverse of ``Image.boxes_to_array``."""
+    """Convert boxes in pixels of ``image.array`` to pixels of its source: the inverse of ``Image.boxes_to_array``."""
     if image.geometry is None:
         return boxes
     if image.flat_axis is None:

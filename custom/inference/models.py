@@ -1,4 +1,4 @@
-"""Which weights are run by what: a backend is chosen, imported and started when it is needed."""
+"""Choose weights and backend; the backend is imported and started when it is needed."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Facts = Mapping[str, str]
 
 
 class Model:
-    """A network that is started for the first image that needs it; several threads may ask for it.
+    """A network that is started for the first image that needs it; thread-safe.
 
     Args:
-        facts: what the results say about it: backend, precision, checkpoint, digest and what else they depend on; or
-            a function that finds it out when it is first asked for.
+        facts: what the results report about it: backend, precision, checkpoint, digest and whatever else matters; or
+            a function that returns these when first needed.
         make: starts the backend.
     """
 
@@ -42,10 +42,10 @@ class Model:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What the results say about it; finding it out may take half a minute at the first use of a checkpoint.
+        """What the results report about it; this may take half a minute at the first use of a checkpoint.
 
         Raises:
-            InputError: the network cannot be had.
+            InputError: the network is not available.
         """
         with self._lock:
             if self._facts is None:
@@ -56,7 +56,7 @@ class Model:
         """Return the backend, the same every time.
 
         Raises:
-            InputError: the network cannot be had.
+            InputError: the network is not available.
         """
         with self._lock:
             if self._backend is None:
@@ -73,18 +73,18 @@ def choose_model(
     device: str | None = None,
     clip: str = "auto",
 ) -> Model:
-    """Choose what runs the network. Options are checked at once; the rest is done when the model is first used.
+    """Choose what runs the network. Options are checked at once; the rest is done at the first use.
 
-    "auto" takes a GPU if there is one; else OpenVINO, for which a checkpoint is exported at its first use into a cache
+    "auto" uses a GPU if there is one; else OpenVINO, for which a checkpoint is exported at its first use into a cache
     (``custom.inference.automatic``); else, with a warning that gives the reason, PyTorch on the processor.
 
     Args:
         checkpoint: weights; "lite_medsam" for LiteMedSAM's; by default the bundle's, or LiteMedSAM's if it has none.
         backend: "auto", "torch" or "openvino".
         model: folder of an exported network in place of a checkpoint; OpenVINO runs it.
-        precision: "f32" or "bf16". By default PyTorch computes in float32, OpenVINO in bfloat16 where the processor
+        precision: "f32" or "bf16". By default PyTorch computes in float32, OpenVINO in bfloat16 if the processor
             can, and a ``model`` in the precision it was exported for.
-        device: where PyTorch computes, e.g. "cpu" or "cuda:1"; by default the GPU where there is one, under torchrun
+        device: where PyTorch computes, e.g. "cpu" or "cuda:1"; by default the GPU if there is one, under torchrun
             that of ``LOCAL_RANK``.
         clip: the CLIP the weights were trained with: "auto", "none", a hub name or a local folder.
 
@@ -94,7 +94,7 @@ def choose_model(
     if backend not in BACKENDS:
         raise InputError("arguments", "backend", repr(backend), ", ".join(BACKENDS))
     if device is not None and (backend == "openvino" or model is not None):
-        raise InputError("arguments", "device", repr(device), "nothing with OpenVINO, which runs on the processor")
+        raise InputError("arguments", "device", repr(device), "no device with OpenVINO, which runs on the processor")
     if model is not None:
         return _exported_model(str(model), backend=backend, checkpoint=checkpoint, precision=precision, clip=clip)
     if precision not in (None, *PRECISIONS):
@@ -119,7 +119,7 @@ def choose_model(
 
 
 def default_checkpoint() -> str:
-    """Return the bundle's weights; "lite_medsam" where it has none."""
+    """Return the bundle's weights, or "lite_medsam" if it has none."""
     return str(DEFAULT_CHECKPOINT) if DEFAULT_CHECKPOINT.is_file() else LITE_MEDSAM
 
 
@@ -129,13 +129,13 @@ def _later(choose: Callable[[], Model]) -> Model:
 
 
 def _exported_model(folder: str, *, backend: str, checkpoint: str | None, precision: str | None, clip: str) -> Model:
-    nothing = "nothing with the folder of an exported network (model)"
+    none = "none with the folder of an exported network (model)"
     if backend == "torch":
         raise InputError("arguments", "backend", repr(backend), "auto, openvino for an exported network (model)")
     if checkpoint is not None:
-        raise InputError("arguments", "checkpoint", repr(checkpoint), nothing)
+        raise InputError("arguments", "checkpoint", repr(checkpoint), none)
     if clip not in ("auto", "none"):
-        raise InputError("arguments", "clip", repr(clip), nothing)
+        raise InputError("arguments", "clip", repr(clip), none)
     description = read_description(folder)
     wanted = description.checked_precision(precision, folder)
     facts = {"checkpoint": description.checkpoint, "digest": description.digest}
@@ -143,7 +143,7 @@ def _exported_model(folder: str, *, backend: str, checkpoint: str | None, precis
 
 
 def _check_clip(description: Description, checkpoint: str, clip: str) -> None:
-    """Refuse an export that lacks what the weights take from a CLIP, unless they are to go without."""
+    """Refuse an export without the CLIP that its weights use, unless ``clip`` is "none"."""
     if description.left_out and clip != "none":
         found = f"weights that use a CLIP ({', '.join(description.left_out)}), which is not exported"
         raise InputError(checkpoint, "clip", found, "the backend torch, or clip none")
@@ -172,7 +172,7 @@ def _start_torch(path: Path, clip: str, bfloat16: bool, device: str | None) -> B
         place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         found = f"{device!r} ({str(error)[:80]})"
-        raise InputError("arguments", "device", found, "cpu, or cuda where there is a GPU") from None
+        raise InputError("arguments", "device", found, "cpu, or cuda if there is a GPU") from None
     if place.type == "cpu":
         keep_freed_memory()
     network = MCPMedSAM()

@@ -1,4 +1,4 @@
-"""What MONAI's evaluator is given in ``bundle/configs/inference.json``: a folder of images in, masks out."""
+"""The parts of ``bundle/configs/inference.json`` for MONAI's evaluator: a folder of images in, masks out."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from monai.engines import PrepareBatch
 from monai.inferers import Inferer
 from monai.transforms import MapTransform
 
+from custom.atomic_write import files_below
 from custom.errors import InputError
-from custom.files import files_below
 from custom.images.formats import kinds, mask_format
 from custom.images.image import Image
 from custom.images.reading import read_image
-from custom.inference.canvas import check_overlap
 from custom.inference.cases import Case, list_cases
+from custom.inference.label_map import check_overlap
 from custom.inference.models import Model, choose_model
 from custom.inference.openvino_backend import usable_precision
 from custom.inference.predictor import Predictor
@@ -30,23 +30,23 @@ from custom.inference.prompt_check import check_prompt
 from custom.inference.torch_backend import TorchBackend
 from custom.networks import FrozenCLIP, MCPMedSAM
 
-_EVALUATORS = "torch"  # the network that MONAI's evaluator holds, with whatever a configuration has made of it
+_EVALUATORS = "torch"  # the network of MONAI's evaluator, as the configuration has changed it
 
 
 class BoxInferer(Inferer):
-    """Segment one case as ``custom.Predictor`` does.
+    """Segment one case like ``custom.Predictor``.
 
     Args:
         backend: "torch" runs the evaluator's own network; "openvino" or "auto" run ``checkpoint`` as
-            ``custom.Predictor`` would, whatever network the evaluator holds.
+            ``custom.Predictor`` does, whatever network the evaluator holds.
         checkpoint: weights for the other backends.
-        clip: the frozen CLIP for the sparse content prompt, where the network uses it.
-        bfloat16: compute in bfloat16, whatever surrounds the call; "auto" where the processor has its instructions.
-        overlap: what a pixel in several masks becomes: "logit", "smaller" or "last".
+        clip: the frozen CLIP for the sparse content prompt, if the network uses it.
+        bfloat16: compute in bfloat16, whatever the caller's precision; "auto": if the processor supports it.
+        overlap: which mask gets a pixel that several cover: "logit", "smaller" or "last".
         follow: follow an object through the slices of a volume.
 
     Raises:
-        InputError: there is no such rule for overlaps or no such backend.
+        InputError: an unknown rule for overlaps or an unknown backend.
     """
 
     def __init__(
@@ -102,18 +102,18 @@ class BoxInferer(Inferer):
 class BoxDataset(Dataset):
     """The images of a folder or list with their boxes, read one at a time.
 
-    Under torchrun each process has its share: that of rank r of n is every n-th case from the r-th.
+    Under torchrun, rank r of n processes takes every n-th case from the r-th.
 
     An item is "image" (HxW, HxWx3, DxHxW or DxHxWx3 uint8), "boxes" (Nx4 or Nx6, in its pixels), "case" and "modality",
-    which is "" where nothing declares it, since None cannot be collated.
+    which is "" if none is declared, since None cannot be collated.
 
     Args:
         dataset_dir: a folder of images of any format, or a CSV or JSON list; see ``custom.inference.cases``.
         boxes: what ``custom.segment --boxes`` takes, for instance a CSV or JSON list of the folder's images; None
-            where the list or each file brings its own (npz).
+            if the list or each file has its own (npz).
 
     Raises:
-        InputError: no such folder, or nothing in it that can be segmented.
+        InputError: no such folder, or no image in it that can be segmented.
     """
 
     def __init__(self, dataset_dir: str | PathLike[str], boxes: object = None) -> None:
@@ -127,13 +127,13 @@ class BoxDataset(Dataset):
         super().__init__(share, transform=self._item)
 
     def image(self, name: str) -> Image:
-        """Return the image of a case; the last one is kept."""
+        """Return the image of a case; the last one is cached."""
         return self._read(self._cases[name])[0]
 
     def _item(self, case: Case) -> dict[str, object]:
         image, boxes = self._read(case)
         return {
-            "image": torch.tensor(image.array),  # a copy: what was read may not be writable
+            "image": torch.tensor(image.array),  # a copy: the original may be read-only
             "boxes": torch.from_numpy(boxes),
             "modality": image.modality or "",
             "case": case.name,
@@ -141,7 +141,7 @@ class BoxDataset(Dataset):
 
 
 class PrepareCase(PrepareBatch):
-    """Give MONAI's evaluator a case as ``BoxInferer`` wants it; the backend moves to the device what it needs there."""
+    """Give MONAI's evaluator a case for ``BoxInferer``; the backend moves to the device what it needs."""
 
     def __call__(
         self, batchdata: Mapping[str, object], device: object = None, non_blocking: bool = False, **_: object
@@ -151,15 +151,15 @@ class PrepareCase(PrepareBatch):
 
 
 class SaveMasksd(MapTransform):
-    """Write a label map in the kind and place of its image, whole or not at all.
+    """Write a label map in the format and place of its image, whole or not at all.
 
     The file is ``<case>_mask.*``, that of an npz ``<case>.npz``.
 
     Args:
         keys: label map, of the size of the image's array.
-        output_dir: folder, made if missing.
-        dataset: knows the images.
-        format: of the masks: nifti, nrrd, mha, mgz, png, tiff, npz, seg or rtstruct; None for the image's own.
+        output_dir: folder, created if missing.
+        dataset: the data set of the images.
+        format: format of the masks: nifti, nrrd, mha, mgz, png, tiff, npz, seg or rtstruct; None for the image's own.
     """
 
     def __init__(

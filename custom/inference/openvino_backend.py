@@ -15,8 +15,8 @@ from custom.errors import InputError
 from custom.export.folder import read_description
 from custom.inference.backend import Decoded
 
-# Fixed sizes, since OpenVINO computes graphs with a free size up to twice as slowly (it then moves tensors between
-# layouts that it otherwise leaves alone). With the content CNN more boxes at once are no faster than one by one.
+# Fixed sizes, since OpenVINO computes graphs of a free size up to twice as slowly (it then converts tensors between
+# layouts). With the content CNN, several boxes at once are no faster than one by one.
 _BOXES_AT_ONCE, _BOXES_AT_ONCE_WITH_CNN = (4, 1), (1,)
 
 
@@ -25,17 +25,17 @@ class OpenVINOBackend:
 
     Args:
         folder: the exported network.
-        precision: "f32" or "bf16"; that of the export by default, and no other for one in "int8".
+        precision: "f32" or "bf16"; by default that of the export; an "int8" export has no other.
         cache_dir: folder for the compiled graphs, so that the next start is faster; by default "compiled" in the
-            exported folder. OpenVINO checks whether they fit graph, processor and version, and where they cannot be
-            read or written it compiles.
-        threads: of the processor; all cores by default.
+            exported folder. OpenVINO checks whether they match graph, processor and version, and compiles if they
+            cannot be read or written.
+        threads: number of CPU threads; all cores by default.
 
     Attributes:
-        precision: the one the network runs in: "bf16" is "f32" on a processor without instructions for it.
+        precision: the precision in use: "bf16" becomes "f32" on a processor without bfloat16 instructions.
 
     Raises:
-        InputError: not an exported network, or a precision it cannot be run in.
+        InputError: not an exported network, or a precision it cannot run in.
     """
 
     ending = ".xml"  # of the graphs' files
@@ -65,12 +65,12 @@ class OpenVINOBackend:
 
     @property
     def uses_modality(self) -> bool:
-        """Whether a modality prompts the network."""
+        """Whether the network takes a modality prompt."""
         return self.description.uses_modality
 
     @property
     def clip_image(self) -> bool:
-        """Whether the network takes CLIP's feature of each crop."""
+        """Whether the network takes the CLIP feature of each crop."""
         return self.description.components["clip_image"]
 
     @property
@@ -113,7 +113,7 @@ class OpenVINOBackend:
         """Decode N boxes of one image; see ``Backend``.
 
         Raises:
-            ValueError: no such modality.
+            ValueError: an unknown modality.
         """
         if modality >= len(self.description.modalities):
             raise ValueError(f"modality: found {modality}; allowed: below {len(self.description.modalities)}")
@@ -134,7 +134,7 @@ class OpenVINOBackend:
 
 
 def usable_precision(precision: str) -> str:
-    """Return what a precision is on this processor: "bf16" is "f32" where there are no instructions for it."""
+    """Return the precision this processor can use: "bf16" becomes "f32" without bfloat16 instructions."""
     return "f32" if precision == "bf16" and not _computes_bfloat16() else precision
 
 

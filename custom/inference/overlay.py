@@ -15,8 +15,8 @@ MONTAGE_SLICES = 12
 _COLUMNS = 4
 _TILE = 288  # longer side of a slice in a montage, pixels
 _CAPTION = 18
-_SHORTEST = 512  # longer side of the picture of a result, at least
-_LINES = 32  # of text that the longer side has room for
+_SHORTEST = 512  # smallest longer side of the picture of a result
+_LINES = 32  # lines of text that fit along the longer side
 
 
 def draw_overlay(
@@ -66,8 +66,8 @@ def draw_result(
 ) -> np.ndarray:
     """Draw a result as ``draw_overlay`` does, with a text beside each box: its number or name and predicted IoU.
 
-    A small picture is enlarged by a whole factor, so that its longer side has at least 512 pixels. A text that finds
-    no free place beside its box, because others stand there, is omitted.
+    A small picture is enlarged by a whole factor, so that its longer side has at least 512 pixels. A text without free
+    room beside its box is omitted.
 
     Args:
         image: HxW or HxWx3 uint8.
@@ -77,10 +77,10 @@ def draw_result(
         names: name of each box, instead of its number.
 
     Returns:
-        HxWx3 uint8, of an enlarged picture more.
+        HxWx3 uint8, or larger if enlarged.
     """
     factor = max(1, math.ceil(_SHORTEST / max(labels.shape)))
-    ends = np.rint(boxes) * factor + np.repeat([0, factor - 1], 2)  # the last pixel of a box ends a factor later
+    ends = np.rint(boxes) * factor + np.repeat([0, factor - 1], 2)  # the last pixel of a box is enlarged too
     drawn = draw_overlay(_enlarged(image, factor), _enlarged(labels, factor), ends)
     return _annotated(drawn, ends, range(1, len(boxes) + 1), _texts(len(boxes), ious, names))
 
@@ -136,7 +136,7 @@ def _enlarged(array: np.ndarray, factor: int) -> np.ndarray:
 def _texts(count: int, ious: Sequence[float] | None, names: Sequence[str] | None) -> list[tuple[str, str]]:
     """Return the two parts of each box's text: a name, which may be shortened, and a number."""
     heads = [str(k) for k in range(1, count + 1)] if names is None else [" ".join(name.split()) for name in names]
-    gaps = ["  " if head.isdecimal() else " " for head in heads]  # two numbers stand further apart
+    gaps = ["  " if head.isdecimal() else " " for head in heads]  # two numbers need a wider gap
     return [(head, "" if ious is None else f"{gaps[k]}{ious[k]:.2f}") for k, head in enumerate(heads)]
 
 
@@ -166,10 +166,10 @@ def _annotated(
 
 
 def _places(box: np.ndarray, size: tuple[int, int], line: int, room: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return where the corner x, y of a text may lie, the best first: above a box, below, then within."""
+    """Return where the corner x, y of a text may lie, best first: above a box, below, then inside."""
     x_min, y_min, x_max, y_max = box.tolist()
     right, bottom = (max(whole - part, 0) for whole, part in zip(room, size, strict=True))
     columns = [min(max(x, 0), right) for x in (x_min - line, x_max + 1 + line - size[0])]
     rows = [y_min - line - size[1], y_max + 1 + line, y_min + 1, y_max - size[1]]
-    rows.sort(key=lambda y: not 0 <= y <= bottom)  # one that has to be moved would lie over the box's line
+    rows.sort(key=lambda y: not 0 <= y <= bottom)  # a moved text would cover the box's line
     return [(x, min(max(y, 0), bottom)) for y in rows for x in columns]

@@ -1,4 +1,4 @@
-"""Segment images by boxes: ``set_image``, then ``predict``, as users of SAM know it."""
+"""Segment images by boxes: ``set_image``, then ``predict``, as in SAM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from custom.images.intensity import Window
 from custom.images.reading import image_of_array, read_image
 from custom.inference.backend import Backend
 from custom.inference.cached_backend import CachedBackend
-from custom.inference.canvas import check_overlap
+from custom.inference.label_map import check_overlap
 from custom.inference.models import Model, choose_model
 from custom.inference.prompt_check import CheckedBoxes, check_names, check_prompt
 from custom.inference.result import Result
@@ -29,14 +29,14 @@ class Predictor:
 
     Args:
         checkpoint: weights, those of the bundle by default; "lite_medsam" for LiteMedSAM's.
-        backend: "auto", "torch" or "openvino". "auto" takes a GPU if there is one, else OpenVINO, for which the
-            weights are exported once into a cache of the user, else PyTorch.
+        backend: "auto", "torch" or "openvino". "auto" uses a GPU if there is one, else OpenVINO, for which the
+            weights are exported once into the user's cache, else PyTorch.
         model: folder of an exported network, instead of ``checkpoint``.
-        precision: "f32" or "bf16"; by default what is fastest on this processor.
+        precision: "f32" or "bf16"; by default the fastest on this processor.
         device: where PyTorch computes, e.g. "cuda:1".
         clip: the CLIP the weights were trained with: "auto", "none", a hub name or a local folder.
         embeddings: image embeddings kept for further prompts, 4 MB each; 0 keeps none.
-        network: a network that is there already, instead of all of the above.
+        network: an existing network, instead of all of the above.
 
     Example:
         >>> predictor = Predictor()
@@ -72,13 +72,13 @@ class Predictor:
 
     @property
     def image(self) -> Image:
-        """The image that is set.
+        """The current image.
 
         Raises:
-            InputError: there is none.
+            InputError: no image is set.
         """
         if self._image is None:
-            raise InputError("Predictor", "image", "nothing", "set_image before predict")
+            raise InputError("Predictor", "image", "no image", "set_image before predict")
         return self._image
 
     def set_image(
@@ -91,12 +91,12 @@ class Predictor:
         frame: int | None = None,
         series: str | int | None = None,
     ) -> None:
-        """Set the image of the following prompts.
+        """Set the image for the following prompts.
 
         Args:
             image: a path; an ``Image`` of ``read_image``; or an array HxW, HxWx3, DxHxW or DxHxWx3.
-            modality: one of the eleven; None takes what the file declares, else what the network sees.
-            window: of CT that is not uint8; see ``read_image``.
+            modality: one of the eleven; None uses what the file declares, else what the network predicts.
+            window: for CT that is not uint8; see ``read_image``.
             suv_max: upper end of the range of a PET in SUV.
             frame: number of the volume in a 4D file, from 0.
             series: which DICOM series of a folder.
@@ -131,17 +131,17 @@ class Predictor:
         """Segment the objects inside N boxes of the image.
 
         Args:
-            boxes: one box or N, in pixels of the source as stored, both ends inside: x_min y_min x_max y_max, of a
+            boxes: one box or N, in pixels of the source as stored, both ends inside: x_min y_min x_max y_max, in a
                 volume x_min y_min z_min x_max y_max z_max. None takes those of the file (npz).
             slice: the slice (along the third axis) of boxes of 4 numbers in a volume, or one for each box.
             points: clicks; not possible yet.
             point_labels: labels of clicks; not possible yet.
             masks: masks to correct; not possible yet.
             names: a name for each object; "box 1" to "box N" by default.
-            overlap: what a pixel in several masks becomes in ``labels``: "logit" (the mask with the largest logit),
-                "smaller" (mask) or "last" (box).
-            follow: follow an object through the slices of a volume; without it each slice is prompted with the box.
-            progress: called with the number of slices done and of all, for a volume.
+            overlap: which mask gets a pixel of ``labels`` that several cover: "logit" (the one with the largest logit),
+                "smaller" or "last" (box).
+            follow: follow an object through the slices of a volume; False prompts each slice with the box.
+            progress: for a volume: called with the number of slices done and the total.
 
         Raises:
             InputError: no image is set, a prompt does not fit it, or the network cannot be started.
@@ -149,7 +149,7 @@ class Predictor:
         image = self.image
         for name, value in (("points", points), ("point_labels", point_labels), ("masks", masks)):
             if value is not None:
-                raise InputError("arguments", name, "a prompt of this kind", "boxes: the weights take no others")
+                raise InputError("arguments", name, "a prompt of this kind", "boxes: the weights take no other prompts")
         checked = check_prompt(image, boxes, slice)
         check_overlap(overlap)
         titles = check_names(names, len(checked.boxes), image.path)

@@ -16,7 +16,7 @@ class CheckedBoxes(NamedTuple):
     """Boxes that lie in their image.
 
     Attributes:
-        boxes: Nx4 of a picture, Nx6 of a volume, float64, in pixels of the source; with ``slices`` Nx4.
+        boxes: Nx4 for a picture, Nx6 for a volume, float64, in pixels of the source; with ``slices`` Nx4.
         slices: slice of each box along the third axis of a volume, or None.
     """
 
@@ -33,27 +33,27 @@ class CheckedBoxes(NamedTuple):
 
 
 def check_prompt(image: Image, boxes: object = None, slices: object = None) -> CheckedBoxes:
-    """Check boxes in the pixels of the source.
+    """Check boxes in pixels of the source.
 
     Args:
         image: the image they belong to.
-        boxes: one box or N: x_min y_min x_max y_max, of a volume x_min y_min z_min x_max y_max z_max, both ends
+        boxes: one box or N: x_min y_min x_max y_max, in a volume x_min y_min z_min x_max y_max z_max, both ends
             inside; None takes those of the file (npz).
-        slices: for boxes of 4 numbers in a volume, the slice of all boxes or of each.
+        slices: for boxes of 4 numbers in a volume, the slice, one for all or one each.
 
     Raises:
-        InputError: no boxes, a box that ``check_boxes`` refuses, or no such slice.
+        InputError: no boxes, a box that ``check_boxes`` refuses, or a slice that does not exist.
     """
     given = image.boxes if boxes is None else boxes
     if given is None:
-        raise InputError(image.path, "boxes", "no boxes", "boxes, or a file that brings them along (npz)")
+        raise InputError(image.path, "boxes", "no boxes", "boxes, or a file that has them (npz)")
     if slices is None:
         if image.kind == "volume" and _width(given) == 4:
             allowed = "6 numbers (x y z, x y z), or 4 with the slice they are on"
-            raise InputError(image.path, "boxes", "4 numbers a box for a volume", allowed)
+            raise InputError(image.path, "boxes", "4 numbers per box for a volume", allowed)
         return CheckedBoxes(image.checked_boxes(given))
     if image.kind != "volume":
-        raise InputError(image.path, "slice", slices, "nothing: the image is a picture")
+        raise InputError(image.path, "slice", slices, "no slice: the image is a picture")
     width, height, depth = image.size
     checked = check_boxes(given, (height, width), image.path)
     numbers = np.atleast_1d(np.asarray(slices))
@@ -65,10 +65,10 @@ def check_prompt(image: Image, boxes: object = None, slices: object = None) -> C
 
 
 def check_names(names: Sequence[str] | str | None, count: int, source: str) -> tuple[str, ...]:
-    """Return the name of each of N objects: the names given, else "box 1" to "box N".
+    """Return a name for each of N objects: the given names, else "box 1" to "box N".
 
     Raises:
-        InputError: another number of names.
+        InputError: a different number of names.
     """
     if names is None:
         return tuple(f"box {k}" for k in range(1, count + 1))
@@ -81,7 +81,7 @@ def check_names(names: Sequence[str] | str | None, count: int, source: str) -> t
 
 
 def _width(boxes: object) -> int | None:
-    """Return the numbers of a box, where that can be seen."""
+    """Return the count of numbers in a box, or None if it cannot be determined."""
     try:
         array = np.atleast_2d(np.asarray(boxes, np.float64))
     except (TypeError, ValueError, OverflowError):

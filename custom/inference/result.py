@@ -1,4 +1,4 @@
-"""What came out for one image: masks in the source's own shape, numbers, and files."""
+"""The result for one image: masks in the source's own shape, numbers, and files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from custom.inference.segmenter import Segmentation
 from custom.modalities import MODALITIES
 from custom.version import __version__
 
-#: From this probability on, the network contradicts a declared modality.
+#: From this probability on, a different prediction contradicts a declared modality.
 SURE = 0.5
-#: Below this predicted IoU a mask deserves a second look.
+#: Below this predicted IoU a mask should be checked.
 LOW_IOU = 0.5
 _ML = 1e-3  # of a mm3
 
@@ -30,13 +30,13 @@ class Result:
     """The objects inside N boxes of an image.
 
     Attributes:
-        image: what was segmented.
-        boxes: Nx4, of a volume Nx6, in pixels of the source; Nx4 with ``slices``.
+        image: the segmented image.
+        boxes: Nx4, in a volume Nx6, in pixels of the source; Nx4 with ``slices``.
         slices: slice of each box of 4 numbers in a volume, or None.
         names: N names.
-        segmentation: the masks as the network's side of the program has them.
+        segmentation: the masks on the grid of ``image.array``.
         model: backend, precision, checkpoint and digest that were used.
-        seconds: by stage: "read", "encode", "decode" and "resize".
+        seconds: seconds by stage: "read", "encode", "decode" and "resize".
     """
 
     image: Image
@@ -49,12 +49,12 @@ class Result:
 
     @cached_property
     def masks(self) -> Sequence[np.ndarray]:
-        """N masks, bool, of the source's own shape: HxW, DxHxW, of NIfTI IxJxK. Each is made when it is asked for."""
+        """N masks, bool, in the source's own shape: HxW, DxHxW, for NIfTI IxJxK. Each is made when accessed."""
         return _SourceMasks(self)
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Label map of the source's own shape, uint8 or uint16: value k where box k has its mask."""
+        """Label map in the source's own shape, uint8 or uint16: value k is the mask of box k."""
         return self.image.to_source(self.segmentation.labels)
 
     @property
@@ -69,25 +69,25 @@ class Result:
 
     @property
     def unit(self) -> str | None:
-        """Unit of ``volumes``: "mm2" of a picture, "mL" of a volume; None where the source has no spacing."""
+        """Unit of ``volumes``: "mm2" for a picture, "mL" for a volume; None without a spacing."""
         if self.image.spacing is None:
             return None
         return "mm2" if self.image.kind == "picture" else "mL"
 
     @cached_property
     def volumes(self) -> np.ndarray | None:
-        """Size of each object in the label map, N: mm2 or mL, see ``unit``; None where the source has no spacing."""
+        """Size of each object in the label map, N: mm2 or mL, see ``unit``; None without a spacing."""
         if self.unit is None:
             return None
         factor = float(np.prod(self.image.spacing)) * (_ML if self.unit == "mL" else 1.0)
         return np.array(self.counts()) * factor
 
     def counts(self, *, separate: bool = False) -> list[int]:
-        """Count the pixels of each object in the label map, or ``separate``, in its own mask."""
+        """Count the pixels of each object in the label map, or with ``separate`` in its own mask."""
         if separate:
             return [self.segmentation.masks.area(k) for k in range(len(self.boxes))]
         counts = np.zeros(len(self.boxes) + 1, np.int64)
-        for part in self._occupied:  # slice by slice, since bincount makes int64 of what it counts
+        for part in self._occupied:  # slice by slice, since bincount converts its input to int64
             counts += np.bincount(part.ravel(), minlength=len(self.boxes) + 1)
         return counts[1:].tolist()
 
@@ -105,14 +105,14 @@ class Result:
         format: str | None = None,
         separate: bool = False,
     ) -> dict[str, Any]:
-        """Write the masks, an overlay and a JSON file with the numbers; return what the JSON says.
+        """Write the masks, an overlay and a JSON file with the numbers; return the content of the JSON file.
 
         Args:
-            folder: made if missing.
-            name: of the files: <name>_mask.*, <name>_overlay.png, <name>.json; by default the image's.
-            format: of the masks: nifti, nrrd, mha, mgz, png, tiff, npz, seg, rtstruct; by default the source's own,
+            folder: created if missing.
+            name: name of the files: <name>_mask.*, <name>_overlay.png, <name>.json; by default the image's.
+            format: of the masks: nifti, nrrd, mha, mgz, png, tiff, npz, seg, rtstruct; by default the image's own,
                 else one that can hold them.
-            separate: write a file for each object, <name>_mask_<k>.*, with 0 and 1.
+            separate: write one file per object, <name>_mask_<k>.*, with 0 and 1.
 
         Raises:
             InputError: the format cannot hold the masks.
@@ -126,7 +126,7 @@ class Result:
         return write_result(self, Path(folder), own, module, separate=separate)
 
     def describe(self, *, separate: bool = False) -> dict[str, Any]:
-        """Return the numbers of the result, as JSON values; ``separate`` measures each object's own mask."""
+        """Return the numbers of the result as JSON values; ``separate`` measures each object's own mask."""
         image, counts = self.image, self.counts(separate=separate)
         predicted = "classifier" if self.segmentation.modality else None
         return {

@@ -1,4 +1,4 @@
-"""Write what came out for one image: masks, an overlay, and a JSON file that is written last."""
+"""Write the result for one image: masks, an overlay, and last a JSON file."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import time
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image as Picture
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.images.formats import Format, fallback_format
 from custom.inference.overlay import draw_montage, draw_result
 from custom.inference.prompt_check import CheckedBoxes
-from custom.inference.result import Result
 from custom.json_files import read_json
+
+if TYPE_CHECKING:
+    from custom.inference.result import Result
 
 logger = logging.getLogger(__name__)
 
-_QUICK = 2  # PNG compression: a third of the time for a sixth more bytes
+_QUICK = 2  # PNG compression level: a third of the time for a sixth more bytes
 
 
 def report_path(folder: Path, name: str) -> Path:
@@ -32,7 +34,7 @@ def report_path(folder: Path, name: str) -> Path:
 
 
 def read_report(folder: Path, name: str) -> dict[str, Any] | None:
-    """Return what an earlier run wrote about a case; None where there is no such file."""
+    """Return what an earlier run wrote about a case; None if there is no such file."""
     try:
         report = read_json(report_path(folder, name), "a report")
     except InputError:
@@ -42,7 +44,7 @@ def read_report(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def is_finished(folder: Path, name: str, fingerprint: str) -> bool:
-    """Tell whether the results of a case are there and still hold."""
+    """Return whether the results of a case exist and are still valid."""
     report = read_report(folder, name)
     return (
         report is not None
@@ -62,20 +64,20 @@ def write_result(
 ) -> dict[str, Any]:
     """Write the masks, ``<name>_overlay.png`` and ``<name>.json``, and return the JSON's content.
 
-    The masks are one label map ``<name>_mask.*`` (of an npz ``<name>.npz``), or, where they are separate,
-    ``<name>_mask_<k>.*`` with the values 0 and 1 for each object k. Each file appears whole or not at all; the JSON
-    file of an earlier run goes first and the new one comes last, so that one that is there always describes the files
-    beside it. After an error, none of the files of this run stays.
+    The masks are one label map ``<name>_mask.*`` (for an npz ``<name>.npz``), or with ``separate`` one file
+    ``<name>_mask_<k>.*`` with the values 0 and 1 for each object k. Each file appears whole or not at all. The JSON
+    file of an earlier run is removed first and the new one is written last, so that a JSON file always describes the
+    files beside it. After an error, no file of this run remains.
 
-    Where the format fails after all, the masks are written in one that holds every mask, with a warning: what was
-    computed is not lost.
+    If the format fails after all, the masks are written in one that can hold any mask, with a warning, so that the
+    result is not lost.
 
     Args:
-        result: what came out.
-        folder: made if missing.
-        name: of the files.
-        module: format of the masks, as ``mask_format`` chooses it.
-        separate: write a file for each object.
+        result: the result.
+        folder: created if missing.
+        name: name of the files.
+        module: format of the masks, as chosen by ``mask_format``.
+        separate: write one file per object.
         more: further entries of the JSON file.
 
     Raises:
@@ -121,7 +123,7 @@ def _mask_names(result: Result, name: str, module: Format, separate: bool) -> li
 
 
 def _files(masks: list[str]) -> list[str]:
-    """Return the files of masks: the header of a NIfTI pair comes with its pixels."""
+    """Return the files of masks, including the pixel file of a NIfTI pair."""
     pixels = [f"{mask.removesuffix('.hdr')}.img" for mask in masks if mask.endswith(".hdr")]
     return [*masks, *pixels]
 

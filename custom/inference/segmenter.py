@@ -1,4 +1,4 @@
-"""Segment what is inside boxes, on a picture or through a volume, with whichever backend runs the network."""
+"""Segment what is inside boxes, on a picture or through a volume, with any backend."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from custom.errors import InputError
 from custom.images.boxes import tight_boxes
 from custom.images.frame import Frame, crop_box
 from custom.inference.backend import Backend, Decoded
-from custom.inference.canvas import Canvas, Masks, check_overlap
+from custom.inference.label_map import BoxMasks, Canvas, check_overlap
 from custom.modalities import MODALITIES, modality_index
 
-#: A mask's box grows by so many pixels of the 256 frame, but at least so many of the slice, before it prompts the next
-#: slice, since a small slice is magnified and objects change by whole pixels of it.
+#: Before the box of a mask prompts the next slice, it grows by this margin: pixels of the 256 frame, but at least this
+#: number of pixels of the slice, since a small slice is magnified and objects change by whole pixels of it.
 NEXT_SLICE_MARGIN = (5, 2)
-#: And before it prompts its own slice again.
+#: The same before it prompts its own slice again.
 SAME_SLICE_MARGIN = (1, 0)
-#: So many boxes, the largest, tell the modality where none is declared.
+#: Number of boxes, the largest ones, from which an undeclared modality is predicted.
 _VOTES = 4
 
 
@@ -31,16 +31,16 @@ class Segmentation:
     """Result for N boxes.
 
     Attributes:
-        labels: value k where box k (from 1) has its mask, the image's size, uint8 or uint16.
-        masks: N bool masks of the image's size, overlapping where they overlap; None unless asked for.
+        labels: label map of the image's size, uint8 or uint16: value k is the mask of box k (from 1).
+        masks: N bool masks of the image's size, which may overlap; None unless requested.
         iou: predicted IoU of each box, N float; for a volume the mean over its slices.
-        modality: modality the network was prompted with, or None where it takes no modality.
+        modality: modality the network was prompted with, or None if it takes no modality.
         probabilities: probability of each modality by box, NxM, or None without a modality prompt.
-        seconds: by stage: "encode", "decode" and "resize".
+        seconds: seconds by stage: "encode", "decode" and "resize".
     """
 
     labels: np.ndarray
-    masks: Masks | None
+    masks: BoxMasks | None
     iou: np.ndarray
     modality: str | None
     probabilities: np.ndarray | None
@@ -65,7 +65,7 @@ class _Mask(NamedTuple):
 
 @dataclass
 class _Track:
-    """What is known of one box on its way through the slices: boxes of 4 numbers, IoUs and modality logits."""
+    """The state of one box on its way through the slices: boxes of 4 numbers, IoUs and modality logits."""
 
     given: np.ndarray
     current: np.ndarray
@@ -79,16 +79,16 @@ class BoxSegmenter:
 
     Args:
         backend: runs encoder and decoder.
-        overlap: what a pixel in several masks becomes: "logit", the mask with the largest logit; "smaller", the mask
-            with fewer pixels (on the slice); "last", the last box.
-        keep_masks: give every box's own mask as well.
+        overlap: which mask gets a pixel that several cover: "logit", the one with the largest logit; "smaller", the one
+            with fewer pixels (on the slice); "last", that of the last box.
+        keep_masks: also return each box's own mask.
         boxes_at_once: boxes decoded together.
         slices_at_once: slices of a volume encoded together.
-        slices_kept: embeddings of a volume kept for a second visit (2 to 4 MB each); a slice beyond is encoded again.
-        progress: called with the number of slices done and of all, after each slice of a volume.
+        slices_kept: embeddings of a volume kept for a second visit (2 to 4 MB each); further slices are encoded again.
+        progress: called after each slice of a volume with the number of slices done and the total.
 
     Raises:
-        InputError: there is no such rule for overlaps; when segmenting: the network gives values that are not finite.
+        InputError: an unknown rule for overlaps; when segmenting: the network returns values that are not finite.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class BoxSegmenter:
         Args:
             image: HxW or HxWx3 uint8.
             boxes: Nx4 x_min y_min x_max y_max, native pixels, checked by ``check_boxes``.
-            modality: name, or None: then the network's own classifier tells it, where there is one.
+            modality: name; None: predicted by the network's classifier, if it has one.
         """
         self._seconds = dict.fromkeys(("encode", "decode", "resize"), 0.0)
         boxes = np.asarray(boxes, np.float64)
@@ -131,18 +131,18 @@ class BoxSegmenter:
     ) -> Segmentation:
         """Segment a volume slice by slice, from the middle of each box outwards to its first and last slice.
 
-        The middle slice is prompted with the box itself, each next slice with the box of the mask before it (a little
-        enlarged, inside the given box), and each slice once more with the box of the mask this gives, since a box that
-        holds an object through all slices is loose on most of them. After an empty mask, or one outside the given box,
-        the last box is kept. All boxes of a slice are decoded together, upwards first, then downwards, so that each
-        slice is encoded once (twice where more than ``slices_kept`` slices lie in the upper part of one box and the
-        lower part of another).
+        The middle slice is prompted with the box itself. Each next slice is prompted with the box of the mask before
+        it, slightly enlarged, within the given box. Then each slice is prompted once more with the box of its own new
+        mask, since a box that holds an object through all slices is loose on most of them. After an empty mask, or a
+        mask outside the given box, the last box is kept. All boxes of a slice are decoded together, upwards first, then
+        downwards, so that each slice is encoded once (twice if more than ``slices_kept`` slices lie in the upper part
+        of one box and the lower part of another).
 
         Args:
             volume: DxHxW or DxHxWx3 uint8.
             boxes: Nx6 x_min y_min z_min x_max y_max z_max, native voxels, checked by ``check_boxes``.
-            modality: as for a picture; the middle slice of the largest box tells it.
-            follow: without it every slice is prompted with the box as given.
+            modality: as for a picture; None: predicted on the middle slice of the largest box.
+            follow: False prompts every slice with the given box.
         """
         self._seconds = dict.fromkeys(("encode", "decode", "resize"), 0.0)
         boxes = np.asarray(boxes, np.float64)
@@ -175,7 +175,7 @@ class BoxSegmenter:
                 if self._progress is not None:
                     self._progress(done, len(upwards) + len(downwards))
             for track in tracks:
-                track.current = track.start  # downwards each object sets out from its middle slice again
+                track.current = track.start  # downwards each object starts from its middle slice again
         modalities = [np.mean(track.modality, axis=0) if track.modality else None for track in tracks]
         return self._result(canvas, [np.mean(track.iou) for track in tracks], modality, modalities)
 
@@ -191,13 +191,13 @@ class BoxSegmenter:
             if z not in again:
                 del kept[z]
             elif len(kept) > self.slices_kept + self.slices_at_once:
-                del kept[min(kept)]  # the way down comes to the lowest slice last
+                del kept[min(kept)]  # the downward pass needs the lowest slice last
 
     def _prompted(self, modality: str | None) -> str | None:
         return modality if self.backend.uses_modality else None
 
     def _recognise(self, seen: _Slice, boxes: np.ndarray) -> str | None:
-        """Ask the network itself for the modality; None where it has no classifier."""
+        """Return the modality predicted by the network; None if it has no classifier."""
         if not self.backend.uses_modality:
             return None
         logits = self._run(seen, boxes[_largest_first(boxes)[:_VOTES]], None).modality_logits
@@ -227,8 +227,8 @@ class BoxSegmenter:
     def _decode(self, seen: _Slice, boxes: np.ndarray, modality: str | None) -> Iterator[tuple[int, _Mask]]:
         """Decode the boxes (Nx4, native) of one slice and yield (number of the box, mask).
 
-        A mask at a time, since in native size each may be large; the largest box first, so that in whichever order
-        they are given the same boxes are computed together, and come out the same to the last bit.
+        One mask at a time, since masks of native size may be large. The largest box first, so that the same boxes are
+        computed together in whichever order they are given, and the results are equal to the last bit.
         """
         order = _largest_first(boxes)
         for start in range(0, len(boxes), self.boxes_at_once):
@@ -237,8 +237,8 @@ class BoxSegmenter:
             for i, k in enumerate(numbers.tolist()):
                 with self._timed("resize"):
                     (logits,) = seen.frame.logits_to_native(decoded.mask_logits[i : i + 1])
-                told = None if decoded.modality_logits is None else decoded.modality_logits[i]
-                yield k, _Mask(logits, float(decoded.iou[i]), told)
+                modality_logits = None if decoded.modality_logits is None else decoded.modality_logits[i]
+                yield k, _Mask(logits, float(decoded.iou[i]), modality_logits)
 
     def _run(self, seen: _Slice, boxes: np.ndarray, modality: str | None) -> Decoded:
         """Decode some boxes (Nx4, native) of one slice: logits Nx256x256."""
@@ -272,7 +272,7 @@ class BoxSegmenter:
 
 
 def _advance(track: _Track, mask: _Mask, frame: Frame, follow: bool) -> None:
-    """Note what a slice told, and set the box that prompts the next one."""
+    """Note the result of a slice, and set the box that prompts the next one."""
     track.iou.append(mask.iou)
     if mask.modality is not None:
         track.modality.append(mask.modality)
@@ -282,25 +282,25 @@ def _advance(track: _Track, mask: _Mask, frame: Frame, follow: bool) -> None:
 
 
 def _box_of(mask: _Mask, margin: tuple[int, int], frame: Frame, given: np.ndarray) -> np.ndarray | None:
-    """Return the mask's box in native pixels, larger by a margin, inside ``given``; None where there is none."""
+    """Return the mask's box in native pixels, larger by a margin, inside ``given``; None if there is none."""
     inside = mask.logits > 0
     if not inside.any():
         return None
     outwards = max(margin[0] / frame.scale, margin[1]) * np.array([-1.0, -1.0, 1.0, 1.0])
     grown = tight_boxes(inside[None])[0] + outwards
     low, high = np.maximum(grown[:2], given[:2]), np.minimum(grown[2:], given[2:])
-    return np.concatenate([low, high]) if (low < high).all() else None  # the mask may lie outside of the given box
+    return np.concatenate([low, high]) if (low < high).all() else None  # the mask may lie outside the given box
 
 
 def _plan(first: np.ndarray, last: np.ndarray) -> list[tuple[int, list[int]]]:
-    """Return [(z, boxes whose range first..last holds z), ...], z ascending, slices without boxes left away."""
+    """Return [(z, boxes whose range first..last holds z), ...], z ascending, without slices that have no boxes."""
     slices = range(int(first.min()), int(last.max()) + 1)
     plan = [(z, np.flatnonzero((first <= z) & (z <= last)).tolist()) for z in slices]
     return [(z, members) for z, members in plan if members]
 
 
 def _largest_first(boxes: np.ndarray) -> np.ndarray:
-    """Return the numbers of the boxes by size, those of equal size by place: in whichever order they were given."""
+    """Return the indices of the boxes by size, then by position, so that their given order does not matter."""
     low, high = np.split(boxes, 2, axis=1)
     return np.lexsort([*boxes.T, -np.prod(high - low + 1, axis=1)])
 

@@ -15,7 +15,7 @@ from custom.images.image import Image
 from custom.json_files import read_json
 
 _ALLOWED = 'markups of 3D Slicer: {"markups": [{"type": "ROI" or "Line", ...}]}'
-#: Signs that turn a coordinate system to right-anterior-superior; older files have the numbers.
+#: Signs that convert a coordinate system to right-anterior-superior; older files use the numbers.
 _SYSTEMS = {"LPS": (-1.0, -1.0, 1.0), "RAS": (1.0, 1.0, 1.0)}
 _SYSTEMS |= {"0": _SYSTEMS["RAS"], "1": _SYSTEMS["LPS"]}
 _UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -28,8 +28,8 @@ class Region:
     """An ROI or a line.
 
     Attributes:
-        corners: of an ROI the eight corners, of a line its two points, in mm, right-anterior-superior.
-        name: of the markup, or the label of its first control point, or None.
+        corners: eight corners for an ROI, two points for a line, in mm, right-anterior-superior.
+        name: name of the markup, or the label of its first control point, or None.
     """
 
     corners: tuple[tuple[float, ...], ...]
@@ -37,10 +37,10 @@ class Region:
 
 
 def read_markups(path: str) -> tuple[Region, ...]:
-    """Read the ROIs and lines of a file, in its order.
+    """Read the ROIs and lines of a file, in order.
 
     Raises:
-        InputError: the file cannot be read, holds no markups or others than ROIs and lines, or is malformed.
+        InputError: the file cannot be read, holds no markups or anything but ROIs and lines, or is malformed.
     """
     content = read_json(path, _ALLOWED)
     markups = content.get("markups") if isinstance(content, dict) else None
@@ -50,17 +50,17 @@ def read_markups(path: str) -> tuple[Region, ...]:
 
 
 def place_regions(regions: Sequence[Region], image: Image, path: str) -> tuple[np.ndarray, tuple[int, ...] | None]:
-    """Turn regions to boxes in pixels of the source of an image, cut at its border.
+    """Convert regions to boxes in pixels of the source of an image, clipped at its border.
 
-    An ROI becomes the box of the voxels with their centre inside, at least one along each axis; an oblique one its
-    hull along the axes of the image. The points of a line are rounded to whole voxels.
+    An ROI becomes a box of voxels with their centre inside, at least one along each axis. For an oblique ROI this is
+    its hull along the axes of the image. The points of a line are rounded to whole voxels.
 
     Returns:
-        N boxes, and their slices along the third axis where all are lines in one slice of a volume each. Boxes have 4
+        N boxes, and their slices along the third axis if each is a line in one slice of a volume. Boxes have 4
         numbers in a picture and with slices, else 6.
 
     Raises:
-        InputError: a region lies beside the image.
+        InputError: a region lies outside the image.
     """
     inverse, sizes = np.linalg.inv(image.grid.affine), np.array(image.grid.shape)
     lows, highs = [], []
@@ -86,7 +86,7 @@ def _rounded(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low, high = corners.min(axis=0), corners.max(axis=0)
     middle = np.rint((low + high) / 2)
     if len(corners) == 2:
-        close = high - low < 0.5  # both in one slice, wherever between two centres it was drawn
+        close = high - low < 0.5  # both in one slice, wherever it was drawn between two centres
         return np.where(close, middle, np.rint(low)), np.where(close, middle, np.rint(high))
     first, last = np.ceil(low - _ROUNDING), np.floor(high + _ROUNDING)
     return np.where(first > last, middle, first), np.where(first > last, middle, last)
@@ -135,4 +135,4 @@ def _vector(value: Any, count: int, field: str, path: str) -> np.ndarray:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < 1e9  # False, too, for NaN
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < 1e9  # also False for NaN

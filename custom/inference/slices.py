@@ -12,7 +12,7 @@ from custom.inference.segmenter import Segmentation
 
 
 class SliceMasks(Sequence):
-    """The masks of N boxes, each on one slice of a volume; a whole mask is made when it is asked for.
+    """The masks of N boxes, each on one slice of a volume; a whole mask is made when it is accessed.
 
     Args:
         image: the volume.

@@ -1,4 +1,4 @@
-"""A short table of what came out for one image, for the terminal."""
+"""A short table of the result for one image, for the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def summary_table(report: Mapping[str, Any], path: Path) -> str:
-    """Return a line for each object and the files that were written.
+    """Return one line per object and the written files.
 
     Args:
         report: the content of the JSON file.
@@ -24,7 +24,7 @@ def summary_table(report: Mapping[str, Any], path: Path) -> str:
     rows = [_row(entry, report["modality"]) for entry in report["boxes"]]
     columns = [column for column in rows[0] if any(row[column] for row in rows)]
     widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in columns}
-    left = ("object", "modality")  # words start at the left, numbers end at the right
+    left = ("object", "modality")  # words are left-aligned, numbers right-aligned
     lines = [{column: column for column in columns}, *rows]
     text = ["  ".join(f"{row[c]:{'<' if c in left else '>'}{widths[c]}}" for c in columns).rstrip() for row in lines]
     return "\n".join([*text, f"{path.parent}: {', '.join([*report['files'], path.name])}"])

@@ -19,7 +19,7 @@ class TorchBackend:
 
     Args:
         network: the network, in evaluation mode.
-        clip: the frozen CLIP, where the network takes its image feature.
+        clip: the frozen CLIP, if the network takes its image feature.
         bfloat16: compute in bfloat16.
     """
 
@@ -29,7 +29,7 @@ class TorchBackend:
 
     @property
     def uses_modality(self) -> bool:
-        """Whether a modality prompts the network."""
+        """Whether the network takes a modality prompt."""
         return self.network.components.modality_prompt
 
     @property
@@ -39,7 +39,7 @@ class TorchBackend:
 
     @property
     def clip_image(self) -> bool:
-        """Whether the network takes CLIP's feature of each crop."""
+        """Whether the network takes the CLIP feature of each crop."""
         return self.network.components.clip_image
 
     @contextmanager
@@ -48,7 +48,7 @@ class TorchBackend:
             yield
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.tensor(array, device=self.device)  # a copy: what comes in may be read-only
+        return torch.tensor(array, device=self.device)  # a copy: the input may be read-only
 
     def encode(self, images: np.ndarray) -> list[torch.Tensor]:
         """Encode images, Bx3x256x256, into embeddings 1x256x64x64."""

@@ -1,1 +1,1 @@
-"""MONAI Label app: boxes drawn in 3D Slicer, OHIF or sent by REST become masks, saved labels become better weights."""
+"""MONAI Label app: boxes from 3D Slicer, OHIF or REST become masks; saved labels become better weights."""

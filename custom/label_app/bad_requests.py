@@ -1,4 +1,4 @@
-"""Bad input is HTTP 400 with one line that says what is wrong; MONAI Label itself answers 500 without a word."""
+"""Answer bad input with HTTP 400 and one line that names the problem; MONAI Label itself answers 500 without text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from custom.label_app.request_guard import RequestGuard
 
 
 @contextmanager
-def told_as_400() -> Iterator[None]:
+def as_http_400() -> Iterator[None]:
     """Turn an ``InputError`` into HTTP 400, without the folders of the server."""
     try:
         yield
@@ -30,38 +30,38 @@ def told_as_400() -> Iterator[None]:
 
 
 def guard_endpoints() -> None:
-    """Check requests before MONAI Label takes them apart.
+    """Check requests before MONAI Label parses them.
 
-    Its endpoint answers 500 where there is no image or ``params`` is no JSON object, and lets ``params`` replace the
-    image; and its datastore's endpoints know no error but 500.
+    Its endpoint answers 500 if there is no image or ``params`` is not a JSON object, and lets ``params`` replace the
+    image. The endpoints of its datastore have no error but 500.
     """
     _replace(infer, "run_inference", _checked)
     for name in ("add_image", "save_label"):
-        _replace(datastore, name, _told)
+        _replace(datastore, name, _with_http_400)
 
 
 def guard_server(upload_bytes: int) -> None:
-    """Put a ``RequestGuard`` in front of the server; a training, which is a process of its own, has none."""
+    """Put a ``RequestGuard`` in front of the server; a training, which is a separate process, has none."""
     server = sys.modules.get("monailabel.app")
     if server is None:
         return
     options = {"upload_bytes": upload_bytes, "origins": [str(o).rstrip("/") for o in settings.MONAI_LABEL_CORS_ORIGINS]}
     if server.app.middleware_stack is None:
         server.app.add_middleware(RequestGuard, **options)
-    elif not isinstance(server.app.middleware_stack, RequestGuard):  # it is running already when the app is started
+    elif not isinstance(server.app.middleware_stack, RequestGuard):  # it is already running when the app is started
         server.app.middleware_stack = RequestGuard(server.app.middleware_stack, **options)
 
 
 def _replace(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     function = getattr(module, name)
-    if not hasattr(function, "__wrapped__"):  # the app may be started anew in the same process
+    if not hasattr(function, "__wrapped__"):  # the app may be started again in the same process
         setattr(module, name, wrap(function))
 
 
-def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_http_400(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
-        with told_as_400():
+        with as_http_400():
             return function(*arguments, **named)
 
     return call
@@ -79,11 +79,11 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
         label: Any = None,
         output: str | None = None,
     ) -> Any:
-        with told_as_400():
+        with as_http_400():
             if not (image or session_id or file):
-                raise InputError("request", "image", "nothing", "image=ID of the datastore, or a file")
+                raise InputError("request", "image", "no image", "image=ID of the datastore, or a file")
             content = check_params(params)
-        if output == "json":  # writing a mask that nobody gets takes longer than making it
+        if output == "json":  # writing a mask that is not sent would take longer than computing it
             params = json.dumps({"result_write_to_file": False, **content})
         return function(background_tasks, model, image, session_id, params, file, label, output)
 
@@ -94,12 +94,12 @@ def check_params(params: str) -> dict[str, Any]:
     """Return the content of ``params``.
 
     Raises:
-        InputError: it is no JSON object, or names an image or a model, which have their place in the URL.
+        InputError: not a JSON object, or an image or a model in it, which belong in the URL.
     """
     content = parse_json(params or "{}", "request", "a JSON object", field="params")
     if not isinstance(content, dict):
         raise InputError("request", "params", type(content).__name__, "a JSON object")
     for name in ("image", "model"):
         if name in content:
-            raise InputError("request", f"params.{name}", repr(content[name]), "nothing: the URL names it")
+            raise InputError("request", f"params.{name}", repr(content[name]), f"no {name}: the URL names it")
     return content

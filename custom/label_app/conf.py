@@ -13,19 +13,19 @@ _OF_THE_SERVER = ("server_mode",)  # MONAI Label's own
 
 @dataclass(frozen=True, kw_only=True)
 class Conf:
-    """What the server is started with.
+    """The options the server was started with.
 
     Attributes:
         backend: auto, torch or openvino; see ``custom.Predictor``.
-        checkpoint: weights; by default ``bundle/models/model.pt`` where it is, else LiteMedSAM's.
+        checkpoint: weights; by default ``bundle/models/model.pt`` if it exists, else LiteMedSAM's.
         model: folder of an exported network, in place of a checkpoint; it cannot be trained.
         clip: the CLIP the weights were trained with: auto, none, a hub name or a local folder.
-        precision: of the arithmetic: f32 or bf16.
+        precision: of the arithmetic, f32 or bf16.
         device: where PyTorch computes, e.g. cpu or cuda:1.
         labels: names of objects offered in the client, comma-separated.
         embeddings: image embeddings kept between requests, 4 MB each.
         image_mb: megabytes of images kept between requests.
-        upload_mb: megabytes of the largest request.
+        upload_mb: largest request in megabytes.
 
     Raises:
         InputError: a value that is not allowed.
@@ -58,7 +58,7 @@ class Conf:
 
     @classmethod
     def parse(cls, conf: Mapping[str, str]) -> Conf:
-        """Take what MONAI Label hands on.
+        """Parse the options that MONAI Label passes on.
 
         Raises:
             InputError: an unknown key or a value that is not allowed.
@@ -81,11 +81,11 @@ class Conf:
         return self.model is None
 
     def base_checkpoint(self) -> str:
-        """Return the weights to begin with."""
+        """Return the weights to start from."""
         return self.checkpoint or default_checkpoint()
 
     def network(self, checkpoint: str | None = None) -> Model:
-        """Return the network to begin with, or one with other weights.
+        """Return the network to start from, or one with other weights.
 
         Raises:
             InputError: no such checkpoint, folder or precision, or settings that contradict each other.

@@ -1,4 +1,4 @@
-"""Keep the last images as they were read: a volume takes seconds to unpack, and a click comes every few of them."""
+"""Cache the last images: a volume takes seconds to unpack, and a user clicks every few seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ImageCache:
     """The last images that were read, within a number of bytes.
 
     Args:
-        limit: bytes of the pixels kept; a larger image is read every time.
+        limit: bytes of pixels kept; a larger image is read every time.
 
     Attributes:
         size: bytes kept now.
@@ -26,12 +26,12 @@ class ImageCache:
         self._kept: OrderedDict[tuple, Image] = OrderedDict()
 
     def read(self, path: Path, modality: str | None) -> Image:
-        """Read an image, unless the same file was read for the same modality (which decides its window) before.
+        """Read an image, unless the same file is cached for the same modality, which decides its window.
 
         Raises:
             InputError: a file of another kind, or one that cannot be read.
         """
-        # Without DICOM: MONAI Label turns series to NIfTI, and its pydicom is too old to read them here.
+        # Without DICOM: MONAI Label converts series to NIfTI, and its pydicom is too old to read them here.
         known = [module for name, module in formats().items() if name != "dicom" and module.ENDINGS]
         if not any(has_ending(path, module.ENDINGS) for module in known):
             allowed = ", ".join(module.DESCRIPTION for module in known)

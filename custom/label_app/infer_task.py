@@ -18,7 +18,7 @@ _DESCRIPTIONS = {
 
 
 class BoxTask(InferTask):
-    """Segments boxes; 3D Slicer lists it beside its ROI as of type deepgrow.
+    """Segments boxes; its type is "deepgrow", so that 3D Slicer lists it for its ROI.
 
     Args:
         service: shared by all tasks, so that they share its caches.
@@ -37,13 +37,13 @@ class BoxTask(InferTask):
         self.service = service
 
     def is_valid(self) -> bool:
-        """Tell that the task can be used."""
+        """Return True: the task can always be used."""
         return True
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """Segment ``request["image"]``, a path; return the file with the masks and what the JSON says.
+        """Segment ``request["image"]``, a path; return the file with the masks and the JSON content.
 
-        There is no file where ``result_write_to_file`` is false, MONAI Label's word for that.
+        There is no file if MONAI Label's ``result_write_to_file`` is false.
 
         Raises:
             InputError: the request cannot be answered.

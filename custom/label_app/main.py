@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_ROOT = str(Path(__file__).resolve().parents[2])  # MONAI Label loads this file by itself, not as part of a package
+_ROOT = str(Path(__file__).resolve().parents[2])  # MONAI Label loads this file alone, not as part of a package
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
@@ -20,7 +20,7 @@ from monailabel.interfaces.tasks.train import TrainTask  # noqa: E402
 from monailabel.tasks.activelearning.random import Random  # noqa: E402
 
 from custom.errors import InputError  # noqa: E402
-from custom.label_app.bad_requests import guard_endpoints, guard_server, told_as_400  # noqa: E402
+from custom.label_app.bad_requests import as_http_400, guard_endpoints, guard_server  # noqa: E402
 from custom.label_app.conf import Conf  # noqa: E402
 from custom.label_app.infer_task import BoxTask  # noqa: E402
 from custom.label_app.names import plain_name  # noqa: E402
@@ -37,7 +37,7 @@ class MCPMedSAMApp(MONAILabelApp):
     """Box prompts in 2D and 3D, fine-tuning on saved labels, and the next image to label."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
-        # Uploads and results get a folder of their own, so that no request can name another file of the temporary one.
+        # Uploads and results get their own folder, so that no request can name other temporary files.
         self._temporary = tempfile.TemporaryDirectory(prefix="mcp_medsam_")
         tempfile.tempdir = self._temporary.name
         self.settings = Conf.parse(conf)
@@ -80,13 +80,13 @@ class MCPMedSAMApp(MONAILabelApp):
         return {"mcp_medsam": FineTune(self.weights)} if self.settings.trainable else {}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """Return the strategies; clients ask for "random" where nobody chose."""
+        """Return the strategies; clients request "random" by default."""
         return {"lowest_predicted_iou": LowestPredictedIoU(self.scores, self.weights), "random": Random()}
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answer a request for masks; see ``BoxTask``. Bad input is HTTP 400."""
         datastore = datastore or self.datastore()
-        with told_as_400():
+        with as_http_400():
             task = self._infers.get(request.get("model"))
             if task is None:
                 raise InputError("request", "model", repr(request.get("model")), ", ".join(self._infers))
@@ -102,7 +102,7 @@ class MCPMedSAMApp(MONAILabelApp):
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
         """Train; bad input is HTTP 400, or the reason in the details of a training in the background."""
-        with told_as_400():
+        with as_http_400():
             if request.get("model") not in self._trainers:
                 allowed = ", ".join(self._trainers) or "none: a server started with --conf model cannot train"
                 raise InputError("request", "model", repr(request.get("model")), allowed)
@@ -110,17 +110,17 @@ class MCPMedSAMApp(MONAILabelApp):
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """Propose the next image to label; bad input is HTTP 400."""
-        with told_as_400():
+        with as_http_400():
             if request.get("strategy") not in self._strategies:
                 raise InputError("request", "strategy", repr(request.get("strategy")), ", ".join(self._strategies))
             return super().next_sample(request)
 
     def _open_folders(self) -> list[Path]:
-        opened = self.sessions()  # volumes that 3D Slicer has opened and the datastore does not hold
+        opened = self.sessions()  # volumes opened in 3D Slicer that are not in the datastore
         return [Path(self._temporary.name), *([] if opened is None else [Path(opened.store_path)])]
 
     def _note(self, datastore: Datastore, image: str, report: dict[str, Any]) -> None:
-        """Remember what the strategy and the training will want to know."""
+        """Store what the strategy and the training need."""
         ious = [box["iou"] for box in report["boxes"]]
         self.scores.note(image, sum(ious) / len(ious), report["digest"])
         declared = report["modality"] if report["modality_source"] == "argument" else None

@@ -13,10 +13,10 @@ _IMAGES, _LABELS = ".", "labels"  # MONAI Label's own folders in a datastore
 
 
 def plain_name(value: object, field: str, source: str = "request") -> str:
-    """Return a name that is no path.
+    """Return a name, checked: it must not be a path.
 
     Raises:
-        InputError: it is one, or no text.
+        InputError: it is a path, or not text.
     """
     if not isinstance(value, str) or not _NAME.fullmatch(value) or value in (".", ".."):
         raise InputError(source, field, repr(value), "a name without / and \\")
@@ -24,24 +24,24 @@ def plain_name(value: object, field: str, source: str = "request") -> str:
 
 
 def check_upload(name: str, endings: Collection[str]) -> None:
-    """Check the name a file would get in the datastore: seen by everybody, and of a kind that is an image.
+    """Check the name a file would get in the datastore: visible, and with the ending of an image.
 
     Raises:
-        InputError: it is hidden, or ends otherwise, as the index of the datastore does.
+        InputError: it is hidden, or has another ending, like the index of the datastore.
     """
     if name.startswith(".") or not name.endswith(tuple(endings)):
         raise InputError("request", "file name", repr(name), f"a name that ends in {', '.join(sorted(endings))}")
 
 
 def check_index(index: Any, source: str) -> None:
-    """Check the index of a datastore, which may have come along with the images.
+    """Check the index of a datastore, which may have been copied along with the images.
 
     Args:
         index: MONAI Label's ``LocalDatastoreModel``.
         source: its file, for the error.
 
     Raises:
-        InputError: it names files outside of the datastore.
+        InputError: it names files outside the datastore.
     """
     for field, own in (("images_dir", _IMAGES), ("labels_dir", _LABELS)):
         if getattr(index, field) != own:

@@ -1,7 +1,7 @@
-"""What no request may do, checked before MONAI Label sees it.
+"""Check requests before MONAI Label sees them.
 
-MONAI Label joins names in requests to paths (of logs, sessions, images), takes bodies of any size, and lets every web
-page that a browser shows speak to it.
+MONAI Label joins names from requests to paths (of logs, sessions, images), accepts bodies of any size, and answers
+every web page that a browser shows.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ Message = MutableMapping[str, Any]
 Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-_PROXY = "/proxy/"  # its query is DICOMweb's, and is not used as a path
+_PROXY = "/proxy/"  # its query is for DICOMweb, and is not used as a path
 _FALSE = ("", "0", "false", "no", "off", "f", "n")
 
 
 class RequestGuard:
-    """An ASGI application in front of MONAI Label's: it answers what must not come through, in one line.
+    """An ASGI application in front of MONAI Label's: it answers forbidden requests itself, in one line.
 
-    - 400: a path with ``..``; a value of the query that is a path, where names are meant; an archive to unpack.
-    - 403: a web page of another server asks (its ``Origin``), or the server has another name than it is called by here.
-    - 413: the body is larger than the limit, however it is sent.
+    - 400: a path with ``..``; a query value that is a path instead of a name; an archive to unpack.
+    - 403: the request comes from a web page of another server (``Origin``), or calls this server by a wrong name.
+    - 413: the body exceeds the limit, however it is sent.
 
     Args:
         app: the application behind it.
-        upload_bytes: largest body.
-        origins: web pages of other servers that may ask all the same, as ``https://HOST``; ``"*"`` for all.
+        upload_bytes: size of the largest body.
+        origins: web pages of other servers that are allowed, as ``https://HOST``; ``"*"`` for all.
     """
 
     def __init__(self, app: App, *, upload_bytes: int, origins: Collection[str] = ()) -> None:
         self.app, self.upload_bytes, self.origins = app, upload_bytes, frozenset(origins)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request, or hand it on."""
+        """Answer a request, or pass it on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -63,7 +63,7 @@ class RequestGuard:
         async def noted(message: Message) -> None:
             nonlocal started
             if received > self.upload_bytes:
-                raise _TooLargeError  # whatever the application has made of the body that was cut off
+                raise _TooLargeError  # whatever the application answers to the truncated body
             started = True
             await send(message)
 
@@ -90,7 +90,7 @@ class RequestGuard:
         return self._foreign(scope, headers)
 
     def _foreign(self, scope: Message, headers: dict[str, str]) -> tuple[int, InputError] | None:
-        """Tell a web page that has no business here, from another server or under another name of this one."""
+        """Return the error for a page of another server, or for a wrong name of this one; else None."""
         host, origin = headers.get("host", ""), headers.get("origin")
         local = _is_loopback((scope.get("server") or ("",))[0])
         if local and host and not _is_loopback(urlsplit(f"//{host}").hostname):
@@ -104,7 +104,7 @@ class RequestGuard:
 
 
 class _TooLargeError(Exception):
-    """The body went beyond the limit."""
+    """The body exceeds the limit."""
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -1,11 +1,11 @@
-"""Boxes out of a request, in every form a client sends them.
+"""Read the boxes of a request, in every form that clients send.
 
-In voxels (i, j, k) of the image file as stored, of a picture in pixels (x, y), both ends inside:
+In voxels (i, j, k) of the image file as stored, or pixels (x, y) of a picture, both ends inside:
 
 ==============  =====================================  ====================================================
 field           value                                  sent by
 ==============  =====================================  ====================================================
-``roi``         ``[i0, i1, j0, j1, k0, k1]``           3D Slicer; ends in any order, cut at the image's border
+``roi``         ``[i0, i1, j0, j1, k0, k1]``           3D Slicer; ends in any order, clipped to the image
 ``roi``         ``[x0, y0, x1, y1]``                   REST; corners in any order
 ``box``         ``[x0, y0, x1, y1]``                   REST
 ``box``         ``[x0, y0, z0, x1, y1, z1]``           REST
@@ -13,7 +13,7 @@ field           value                                  sent by
 ``foreground``  ``[[x, y, z], [x, y, z]]``, ``[x, y]``  OHIF, 3D Slicer: two clicks are opposite corners
 ==============  =====================================  ====================================================
 
-``roi`` also takes a list of its forms. Where a request has several fields, the first of ``boxes``, ``box``, ``roi`` and
+``roi`` also takes a list of its forms. If a request has several fields, the first of ``boxes``, ``box``, ``roi`` and
 ``foreground`` counts: 3D Slicer sends its clicks along with the ROI.
 """
 
@@ -37,11 +37,11 @@ _ALLOWED = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prompt:
-    """What a request asks for.
+    """The prompt of a request.
 
     Attributes:
         boxes: Nx4 x_min y_min x_max y_max, or Nx6 x_min y_min z_min x_max y_max z_max; not yet checked against the
-            image, which is for ``Predictor.predict``.
+            image, which ``Predictor.predict`` does.
         slice: number of the slice (k) for boxes of 4 numbers in a volume; None otherwise.
     """
 
@@ -55,10 +55,10 @@ def parse_prompt(request: Mapping[str, Any], size: Sequence[int], *, dimension: 
     Args:
         request: what the client sent.
         size: number of pixels along x, y (and z) of the image file.
-        dimension: 2 segments one slice of a volume: that of the field ``slice``, else that of the clicks, else the
+        dimension: 2 segments one slice of a volume: by the field ``slice``, else by the clicks, else the
             middle one of the first box; 3 segments a volume through all slices of the boxes. A picture is a picture
             in both.
-        flat: axis of the file along which a picture has its single pixel; it is left out of boxes of 6 numbers.
+        flat: axis of the file along which a picture has its single pixel; boxes of 6 numbers are used without it.
 
     Raises:
         InputError: no box, a form that is not in the list above, a box that lies outside the image, or no such slice.
@@ -72,7 +72,7 @@ def parse_prompt(request: Mapping[str, Any], size: Sequence[int], *, dimension: 
     if len(size) == 3:
         return _in_volume(boxes, request.get("slice"), size, field, dimension)
     if request.get("slice") not in (None, 0, -1):
-        raise InputError(_SOURCE, "slice", repr(request["slice"]), "0 or nothing: the image is a picture")
+        raise InputError(_SOURCE, "slice", repr(request["slice"]), "0 or no slice: the image is a picture")
     return Prompt(boxes=_without(boxes, flat))
 
 
@@ -97,7 +97,7 @@ def _numbers(value: Any, field: str, counts: Sequence[int], allowed: str) -> np.
         raise InputError(_SOURCE, field, repr(value)[:80], allowed)
     try:
         array = np.array(value, np.float64)
-    except OverflowError:  # a whole number beyond all real ones
+    except OverflowError:  # an integer beyond the range of floats
         array = np.array(np.inf)
     if not np.isfinite(array).all():
         raise InputError(_SOURCE, field, repr(value)[:80], "finite numbers")
@@ -105,12 +105,12 @@ def _numbers(value: Any, field: str, counts: Sequence[int], allowed: str) -> np.
 
 
 def _box(value: Any, field: str, shape: np.ndarray) -> np.ndarray:
-    """Take 4 or 6 numbers as they are."""
+    """Read 4 or 6 numbers without changes."""
     return _numbers(value, field, (4, 6), "[x0,y0,x1,y1] or [x0,y0,z0,x1,y1,z1]")
 
 
 def _roi(value: Any, field: str, shape: np.ndarray) -> np.ndarray:
-    """Sort the ends; those of 3D Slicer's form, which a hand draws beyond the image, are cut at its border."""
+    """Sort the ends; those of 3D Slicer, which may be drawn beyond the image, are clipped to it."""
     array = _numbers(value, field, (4, 6), "[i0,i1,j0,j1,k0,k1] or [x0,y0,x1,y1]")
     if len(array) == 4:
         return _sorted(array[:2], array[2:])
@@ -124,7 +124,7 @@ def _roi(value: Any, field: str, shape: np.ndarray) -> np.ndarray:
 
 
 def _clicks(value: Any, field: str, shape: np.ndarray) -> np.ndarray:
-    """Take two clicks as opposite corners."""
+    """Read two clicks as opposite corners."""
     allowed = "two clicks [x, y] or [x, y, z], opposite corners of the box"
     if len(value) != 2:
         raise InputError(_SOURCE, "foreground", f"{len(value)} clicks", allowed)
@@ -148,7 +148,7 @@ def _in_volume(boxes: list[np.ndarray], given: Any, size: Sequence[int], field: 
     if given is None:
         deep = next((box for box in boxes if len(box) == 6), None)
         if deep is None:
-            raise InputError(_SOURCE, "slice", "nothing", f"the slice of the box, 0 to {size[2] - 1}")
+            raise InputError(_SOURCE, "slice", "no slice", f"the slice of the box, 0 to {size[2] - 1}")
         given = (deep[2] + deep[5]) // 2
     number = isinstance(given, (int, float)) and not isinstance(given, bool)
     if not number or not 0 <= given < size[2] or given != int(given):

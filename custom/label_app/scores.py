@@ -1,4 +1,4 @@
-"""What the network expects of its own masks, image by image: where it is least sure, a person's label helps most."""
+"""The predicted IoU of each image: where it is lowest, a label helps most."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ logger = logging.getLogger(__name__)
 
 
 class PredictedIoU:
-    """The predicted IoU of images, kept until there are other weights.
+    """The predicted IoU of images, stored until the weights change.
 
     Args:
-        estimate: image id -> predicted IoU, for an image nobody has segmented yet.
-        budget: so many images are estimated at most before an answer is given; the others follow the next time.
+        estimate: image id -> predicted IoU, for an image that has not been segmented yet.
+        budget: largest number of images to estimate before an answer; the others follow the next time.
     """
 
     def __init__(self, estimate: Callable[[str], float], *, budget: int = 16) -> None:
@@ -24,12 +24,12 @@ class PredictedIoU:
         self._weights: str | None = None
 
     def note(self, image: str, iou: float, weights: str) -> None:
-        """Note the predicted IoU of the last masks of an image, and the digest of the weights they came from."""
+        """Store the predicted IoU of an image's last masks, and the digest of the weights that made them."""
         self.use(weights)
         self._known[image] = iou
 
     def use(self, weights: str) -> None:
-        """Forget what other weights predicted."""
+        """Drop the predictions of other weights."""
         if weights != self._weights:
             self._known.clear()
             self._weights = weights
@@ -37,7 +37,7 @@ class PredictedIoU:
     def lowest(self, images: Sequence[str]) -> tuple[str, float] | None:
         """Return the image with the lowest predicted IoU, the first of equals, and that IoU.
 
-        Images that cannot be read are left out. None where there is no other.
+        Images that cannot be read are omitted. None if no image remains.
         """
         left = self.budget
         for image in images:

@@ -1,4 +1,4 @@
-"""From a request's image and boxes to masks on the image's own grid, with everything kept that the next click needs."""
+"""From a request's image and boxes to masks on the image's own grid, with caches for the next click."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from custom.label_app.roi import parse_prompt
 from custom.label_app.weights import Weights
 from custom.modalities import MODALITIES, canonical_modality
 
-#: The first choice in the client: DICOM, the file's name or the network itself decides on the modality.
+#: The first choice in the client: DICOM, the file name or the network decides the modality.
 AUTO = "auto"
 CHOICES = (AUTO, *MODALITIES)
-#: Endings of masks that a client may ask for.
+#: Endings of masks that a client may request.
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif")
 
 
 class SegmentationService:
-    """Segments; one request at a time, so that memory is that of one image beside the caches.
+    """Segments one request at a time, so that memory holds only one image besides the caches.
 
     Args:
-        weights: decides on the weights to use.
+        weights: decides which weights to use.
         conf: sizes of the caches, names of objects.
     """
 
@@ -66,7 +66,7 @@ class SegmentationService:
             return predictor.predict(prompt.boxes, slice=prompt.slice, names=names)
 
     def glance(self, path: Path, modality: str | None) -> float:
-        """Return the predicted IoU of a box around the whole middle slice of an image nobody has drawn in.
+        """Return the predicted IoU of a box around the whole middle slice of an image without boxes.
 
         Raises:
             InputError: the image cannot be read.
@@ -77,18 +77,18 @@ class SegmentationService:
         return float(self.segment(path, whole | {"modality": modality}, dimension=2).iou.mean())
 
     def _in_use(self) -> Predictor:
-        """Return the predictor of the weights in use; with others, the embeddings of the old ones are dropped."""
+        """Return the predictor of the weights in use; new weights drop the embeddings of the old ones."""
         network: Model = self.weights.current()
         if self._predictor is None or self._predictor.network is not network:
-            self._predictor = None  # its memory first
+            self._predictor = None  # free its memory first
             self._predictor = Predictor(network=network, embeddings=self.conf.embeddings)
         return self._predictor
 
 
 def answer(result: Result) -> dict[str, Any]:
-    """Describe a result in the words of ``custom.segment``, with what MONAI Label's clients look for."""
+    """Describe a result as ``custom.segment`` does, with the fields that MONAI Label's clients expect."""
     report = result.describe()
-    del report["image"]  # a path of the server is nobody's business
+    del report["image"]  # do not show paths of the server
     seconds, model = report.pop("seconds"), report.pop("model")
     boxes = [{"label": box["name"], "value": n, **box} for n, box in enumerate(report["boxes"], start=1)]
     return {
@@ -116,13 +116,13 @@ def write_mask_file(result: Result, request: Mapping[str, Any]) -> Path:
         names = dict(enumerate(result.names, start=1))
         module.write_mask(path, result.segmentation.labels, names, result.image)
     except BaseException:
-        path.unlink(missing_ok=True)  # nobody would know its name
+        path.unlink(missing_ok=True)  # the caller never learns its name
         raise
     return path
 
 
 def mask_file_format(image: Image, request: Mapping[str, Any]) -> tuple[Format, str]:
-    """Return the format and the ending of the mask that a client asks for.
+    """Return the format and the ending of the mask that a client requests.
 
     Args:
         image: the image of the request.
@@ -130,7 +130,7 @@ def mask_file_format(image: Image, request: Mapping[str, Any]) -> tuple[Format, 
             kind.
 
     Raises:
-        InputError: another ending (as it stands it would become part of a path), or one that cannot hold the mask.
+        InputError: another ending (it would become part of a path), or one that cannot hold the mask.
     """
     ending = request.get("result_extension") or None
     if ending not in (None, *ENDINGS):
@@ -147,10 +147,10 @@ def mask_file_format(image: Image, request: Mapping[str, Any]) -> tuple[Format, 
 
 
 def declared_modality(request: Mapping[str, Any]) -> str | None:
-    """Return the modality the client chose; None for "auto" and for a list of choices nobody has chosen from.
+    """Return the modality the client chose; None for "auto" and for an unchanged list of choices.
 
     Raises:
-        InputError: it is none of the eleven.
+        InputError: it is not one of the eleven.
     """
     value = request.get("modality")
     if value is None or value == AUTO or isinstance(value, (list, tuple)):
@@ -161,7 +161,7 @@ def declared_modality(request: Mapping[str, Any]) -> str | None:
 
 
 def box_names(count: int, label: str, known: list[str]) -> list[str]:
-    """Name the objects of a request: by its label, else by the server's names; more of them are numbered.
+    """Name the objects of a request: by its label, else by the server's names; several are numbered.
 
     Example:
         >>> box_names(2, "cyst", ["object"])

@@ -1,4 +1,4 @@
-"""Which files a request may name: images of the datastore, and what its client has sent."""
+"""The files a request may name: images of the datastore, and uploads of the client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 3
 
 
 class GuardedDatastore(LocalDatastore):
-    """MONAI Label's folder of images, which joins ids and tags to paths as they come: here they must be plain names."""
+    """MONAI Label's folder of images, which joins ids and tags to paths: here they must be plain names."""
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Add an image; an id that is a path, or a file of another kind, is an ``InputError``."""
@@ -52,17 +52,17 @@ def unknown_image(image: object, known: Collection[str]) -> InputError:
 
 
 def locate(image: object, datastore: Datastore, folders: Collection[Path]) -> tuple[Path, str | None]:
-    """Find the file a request is about.
+    """Find the file of a request.
 
-    MONAI Label opens any path of the server that ``image`` names; here only those below ``folders`` are.
+    MONAI Label opens any path of the server that ``image`` names; here only paths in ``folders`` are allowed.
 
     Args:
-        image: id in the datastore, or the path under which MONAI Label stored what a client has sent.
+        image: id in the datastore, or the path of an upload that MONAI Label stored.
         datastore: the images.
-        folders: where that is stored.
+        folders: the folders of these uploads.
 
     Returns:
-        The file, and the id if it is one of the datastore.
+        The file, and its id if it is in the datastore.
 
     Raises:
         InputError: no such image.

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +13,14 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
+from custom.atomic_write import write_whole
 from custom.bundle_folder import CONFIGS
+from custom.bundle_run import run_bundle
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.images.reading import read_image
 from custom.label_app.service import CHOICES, declared_modality
 from custom.label_app.training_set import Labelled, prepare_labels
 from custom.label_app.weights import Weights
-
-logger = logging.getLogger(__name__)
 
 #: What the client can set, and its defaults: gentle enough for a few labels on a processor without a GPU.
 DEFAULTS: dict[str, Any] = {
@@ -52,7 +48,7 @@ class FineTune(TrainTask):
         return {"modality": list(CHOICES), **DEFAULTS}
 
     def stats(self) -> dict[str, Any]:
-        """Return what the last training told: best_metric is the mean DSC of its best validation."""
+        """Return what the last training reported: best_metric is the mean DSC of its best validation."""
         try:
             return json.loads(self._stats_file.read_bytes())
         except (OSError, ValueError):
@@ -62,18 +58,14 @@ class FineTune(TrainTask):
         """Train; return what ``stats`` will.
 
         Raises:
-            InputError: no usable labels, a modality that nobody told, or a setting that is not allowed.
-            RuntimeError: the training ended with an error.
+            InputError: no usable labels, an undeclared modality, or a setting that is not allowed.
+            BundleError: the training ended with an error.
         """
         start, settings, folder = time.time(), _checked(request), self.weights.folder / "training"
         print(prepare_labels(labelled(datastore, declared_modality(request)), folder), flush=True)
         for leftover in ("weights", "eval"):
             shutil.rmtree(folder / leftover, ignore_errors=True)
-        command = [sys.executable, "-m", "monai.bundle", "run", "training", *self._options(settings, folder)]
-        logger.info("%s", " ".join(command))
-        code = subprocess.run(command, cwd=CONFIGS.parent, check=False).returncode
-        if code:
-            raise RuntimeError(f"the training ended with code {code}")
+        run_bundle("training", [CONFIGS / "train.json"], self._overrides(settings, folder))
         os.replace(folder / "weights" / "model.pt", self.weights.trained)
         shutil.rmtree(folder / "weights")  # what remains is for resuming, hundreds of megabytes
         stats = {
@@ -90,10 +82,10 @@ class FineTune(TrainTask):
     def _stats_file(self) -> Path:
         return self.weights.folder / "stats.json"
 
-    def _options(self, settings: Mapping[str, Any], folder: Path) -> list[str]:
+    def _overrides(self, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         steps = max(1, settings["boxes_per_epoch"] // settings["batch_size"]) * settings["max_epochs"]
-        options = {
-            "config_file": CONFIGS / "train.json",
+        device = self.weights.conf.device
+        return {
             "dataset_dir": folder / "prepared",
             "ckpt_dir": folder / "weights",
             "output_dir": folder / "eval",
@@ -110,10 +102,8 @@ class FineTune(TrainTask):
             "val_slices": 3,
             "val_masks": 4,
             "save_interval": steps,
+            **({} if device is None else {"device": device}),
         }
-        if self.weights.conf.device is not None:
-            options["device"] = self.weights.conf.device
-        return [part for key, value in options.items() for part in (f"--{key}", str(value))]
 
 
 def labelled(datastore: Datastore, modality: str | None) -> list[Labelled]:
@@ -122,7 +112,7 @@ def labelled(datastore: Datastore, modality: str | None) -> list[Labelled]:
     The modality is the one given; else the one a client chose for the image before; else that of the file's name.
 
     Raises:
-        InputError: nothing tells the modality of an image.
+        InputError: nothing declares the modality of an image.
     """
     pairs = []
     for entry in datastore.datalist():

@@ -10,7 +10,7 @@ from pathlib import Path
 from custom.errors import InputError
 
 _NAME = "studies"
-_EVERY = 5  # one of so many images validates
+_EVERY = 5  # one image in 5 is for validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +24,12 @@ class Labelled:
 
 
 def prepare_labels(pairs: Sequence[Labelled], folder: Path) -> str:
-    """Prepare labelled images for training, in ``folder/prepared``; what has not changed is kept from the last time.
+    """Prepare labelled images for training, in ``folder/prepared``; unchanged images are kept from the last time.
 
-    One of five images, at least one, validates. A single image does both, so that one saved label suffices to begin.
+    One image in five, at least one, is for validation. A single image is used for both, so one saved label is enough.
 
     Returns:
-        What was prepared, as a table.
+        A table of what was prepared.
 
     Raises:
         InputError: no labels, or none that can be used.

@@ -1,4 +1,4 @@
-"""The weights in use: those the server was started with, or what was trained from them on these studies since."""
+"""The weights in use: those the server was started with, or those trained from them on these studies."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 from custom.inference.models import Model
 from custom.label_app.conf import Conf
 
-FOLDER = ".mcp_medsam"  # hidden: MONAI Label takes what it sees in the studies for images
+FOLDER = ".mcp_medsam"  # hidden: MONAI Label treats visible files in the studies as images
 
 
 class Weights:
     """Finds the weights and notices new ones.
 
-    Trained weights lie in ``<studies>/.mcp_medsam/<digest of the weights they began with>/model.pt``, so that other
+    Trained weights lie in ``<studies>/.mcp_medsam/<digest of the weights they started from>/model.pt``, so that other
     studies and another ``--conf checkpoint`` have their own. To go back, delete that folder.
 
     Args:
         conf: how the server was started.
-        home: the folder of the studies; the app's where they are on another server.
+        home: the folder of the studies; the app's if they are on another server.
 
     Raises:
-        InputError: the weights to begin with cannot be used.
+        InputError: the weights to start from cannot be used.
     """
 
     def __init__(self, conf: Conf, home: Path) -> None:
@@ -31,18 +31,18 @@ class Weights:
 
     @property
     def trained(self) -> Path:
-        """Where the training puts its weights."""
+        """Where the training writes its weights."""
         return self.folder / "model.pt"
 
     @property
     def checkpoint(self) -> str:
-        """Weights a training begins with: the newest."""
+        """The weights a training starts from: the newest."""
         return str(self.trained) if self.trained.is_file() else self.conf.base_checkpoint()
 
     def current(self) -> Model:
-        """Return the model to use now: the same object until there are other weights.
+        """Return the model to use now: the same object until the weights change.
 
-        The training runs in a process of its own, so the file is all that tells.
+        The training runs in another process, so only the file shows new weights.
         """
         if not self.conf.trainable:
             return self._base

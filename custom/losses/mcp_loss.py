@@ -31,7 +31,7 @@ class MCPMedSAMLoss(nn.Module):
 
     Attributes:
         terms: the unweighted terms of the last call, detached scalars, under those of "bce", "dice", "iou",
-            "modality" and "contrastive" that were present.
+            "modality" and "contrastive" that were computed.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class MCPMedSAMLoss(nn.Module):
         """Return the weighted sum (Eq. 1), a float32 scalar.
 
         Args:
-            output: the network's output: ``mask_logits`` (B, N, H, W), ``iou`` (B, N), and, each possibly ``None``
-                when its prompt is off, ``modality_logits`` (B*N, modalities), ``sparse_content`` (B*N, C) and
-                ``dense_content`` (B*N, C). A term whose input is ``None`` is left out.
+            output: the network's output: ``mask_logits`` (B, N, H, W), ``iou`` (B, N), and, ``None``
+                if their prompt is off, ``modality_logits`` (B*N, modalities), ``sparse_content`` (B*N, C) and
+                ``dense_content`` (B*N, C). A term whose input is ``None`` is omitted.
             target: ``"label"`` (B, N, H, W) with values {0, 1} and ``"modality"`` (B,) of class indices, -1 where
-                unknown (such images have no part in the modality loss; 0 when none is known).
+                unknown (such images do not count in the modality loss, which is 0 if none is known).
 
         Raises:
             InputError: the label's shape is not that of the mask logits.
@@ -89,7 +89,7 @@ class MCPMedSAMLoss(nn.Module):
         return total
 
     def log(self, _: object = None) -> dict[str, float]:
-        """Return "loss" and the unweighted terms of the last call as floats; the only place that waits for the device.
+        """Return "loss" and the unweighted terms of the last call as floats; this waits for the device.
 
         The argument is not used: MONAI's handlers call an ``output_transform`` with the engine's output.
         """
@@ -109,7 +109,7 @@ def mask_iou(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def _modality_loss(logits: Tensor, modality: Tensor) -> Tensor:
-    """Eq. 5 as a mean over the rows whose modality is known; the built-in mean is NaN when none is."""
+    """Eq. 5 as a mean over the rows whose modality is known; PyTorch's mean would be NaN if none is."""
     known = (modality != UNKNOWN_MODALITY).sum().clamp(min=1)
     return F.cross_entropy(logits, modality, ignore_index=UNKNOWN_MODALITY, reduction="sum") / known
 

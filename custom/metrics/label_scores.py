@@ -15,12 +15,12 @@ from custom.metrics.mask_scores import dice_score, surface_dice
 
 
 class MaskScore(NamedTuple):
-    """How well one label of one case is found; one row of a table.
+    """The scores of one label of one case, one row of a table.
 
-    ``dsc`` and ``nsd`` are 0 to 1, and NaN where the label is in neither file. ``hd95`` is the 95th percentile of the
-    distances from the border of one mask to that of the other, the larger of both directions, in mm, without a spacing
-    in pixels; NaN where the label is not in both files. ``unit`` is that of the volumes: mL, of a picture mm2; without
-    a spacing voxels or pixels. ``name`` is empty where no file names the label.
+    ``dsc`` and ``nsd`` are 0 to 1, and NaN if the label is in neither file. ``hd95`` is the 95th percentile of the
+    distances from the border of one mask to that of the other, the larger of both directions, in mm, or in pixels
+    without a spacing; NaN unless the label is in both files. ``unit`` is the unit of the volumes: mL, for a picture
+    mm2; without a spacing voxels or pixels. ``name`` is empty if no file names the label.
     """
 
     case: str
@@ -48,9 +48,9 @@ def score_labels(
     Args:
         pred: HxW or DxHxW integers, 0 is background.
         truth: of the same shape.
-        spacing: mm along the axes, (y, x) or (z, y, x); None where it is not known.
+        spacing: mm along the axes, (y, x) or (z, y, x); None if unknown.
         names: label -> name.
-        tolerance: of the NSD: mm for a volume with a spacing, else pixels.
+        tolerance: tolerance of the NSD: mm for a volume with a spacing, else pixels.
         case: name of the case.
     """
     flat, step, names = pred.ndim == 2, spacing or (1.0,) * pred.ndim, names or {}
@@ -65,7 +65,7 @@ def score_labels(
 
 
 def with_absent(scores: Sequence[MaskScore], cases: Iterable[str]) -> list[MaskScore]:
-    """Return a row for every case and every label of any case, without numbers where a case has no such label."""
+    """Return a row for every case and every label of any case, with NaN where a case does not have the label."""
     found = {(row.case, row.label): row for row in scores}
     names = dict(sorted((row.label, row.name) for row in scores))
     nothing = (*(math.nan,) * 3, 0.0, 0.0, "")
@@ -78,13 +78,13 @@ def _compare(pred: np.ndarray, truth: np.ndarray, step: Sequence[float], toleran
     boxes = find_objects((pred | truth).view(np.uint8))
     if not boxes:
         return math.nan, math.nan, math.nan
-    pred, truth = (np.pad(mask[boxes[0]], 1)[None] for mask in (pred, truth))  # the rest is background
-    spacing = step if len(step) == 3 else None  # a picture's tolerance is in pixels, as in evaluations
+    pred, truth = (np.pad(mask[boxes[0]], 1)[None] for mask in (pred, truth))  # outside is background
+    spacing = step if len(step) == 3 else None  # the tolerance of a picture is in pixels, as in an evaluation
     dsc, nsd = dice_score(pred, truth)[0], surface_dice(pred, truth, tolerance=tolerance, spacing=spacing)[0]
     hd95 = math.nan
     if pred.any() and truth.any():
         options = {"include_background": True, "percentile": 95, "spacing": list(step)}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of one of its own calls
+            warnings.simplefilter("ignore", FutureWarning)  # MONAI warns about one of its own calls
             hd95 = float(compute_hausdorff_distance(pred[None], truth[None], **options))
     return float(dsc), float(nsd), hd95

@@ -43,7 +43,7 @@ def surface_dice(
     tolerance: float = 2.0,
     spacing: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """Return the normalised surface Dice (NSD) of each mask, as DeepMind's ``surface-distance`` defines it.
+    """Return the normalised surface Dice (NSD) of each mask, as defined by DeepMind's ``surface-distance``.
 
     The surface elements and their areas are those of MONAI's subvoxel surface Dice. Their distances are computed here
     by the same exact transform as in DeepMind's package, in float64: MONAI's ``compute_surface_dice`` rounds distances
@@ -55,7 +55,7 @@ def surface_dice(
         label: reference masks of the same shape.
         tolerance: largest accepted distance between the surfaces, in the unit of ``spacing``.
         spacing: size of a pixel or voxel along each spatial axis, in the axes' order, e.g. (sz, sy, sx) in mm;
-            ``None`` stands for 1, which makes the tolerance one in pixels.
+            ``None`` stands for 1, so that the tolerance is in pixels.
 
     Returns:
         (N,) float64 in [0, 1]; 1 where both masks are empty, 0 where exactly one is.
@@ -84,7 +84,7 @@ def _surface_dice(pred: np.ndarray, label: np.ndarray, tolerance: float, step: t
     """NSD of one pair of masks, H x W or D x H x W."""
     if not (pred.any() and label.any()):
         return float(pred.any() == label.any())
-    # The joint bounding box plus one voxel holds every surface element of both masks, so nothing is lost by cropping.
+    # The joint bounding box plus one voxel holds every surface element of both masks, so cropping loses nothing.
     box = find_objects((pred | label).view(np.uint8))[0]
     pair = [torch.from_numpy(np.pad(mask[box], 1)) for mask in (pred, label)]
     edge_pred, edge_label, area_pred, area_label = (x.numpy() for x in get_mask_edges(*pair, crop=False, spacing=step))

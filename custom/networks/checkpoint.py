@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 
 from custom.errors import InputError
-from custom.networks.components import PromptComponents
 from custom.networks.mcp_medsam import REFINEMENT, MCPMedSAM, is_new_branch
+from custom.networks.prompt_switches import PromptComponents
 
-#: The recognised layouts, in the words of the load report.
+#: The recognised layouts, as named in the load report.
 OWN, PUBLISHED, LITE_LAYOUT = "MCP-MedSAM for MONAI", "MCP-MedSAM (published)", "LiteMedSAM"
 
 # Published name -> own name, applied in this order. Both published layouts share the names of LiteMedSAM's tensors.
@@ -32,7 +32,7 @@ _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^mask_decoder\.output_upscaling\.", "mask_decoder.upscale."),
     (r"^mask_decoder\.output_hypernetworks_mlps\.0\.layers\.", "mask_decoder.mask_mlp."),
     (r"^mask_decoder\.iou_prediction_head\.layers\.", "mask_decoder.iou_head."),
-    (r"^(mask_decoder\.(?:mask_mlp|iou_head))\.2\.", r"\1.6."),  # torchvision's MLP counts activation and dropout
+    (r"^(mask_decoder\.(?:mask_mlp|iou_head))\.2\.", r"\1.6."),  # torchvision's MLP also counts activation and dropout
     (r"^(mask_decoder\.(?:mask_mlp|iou_head))\.1\.", r"\1.3."),
     (r"^mask_decoder\.conv1\.", "mask_decoder.join."),
     (r"^mask_decoder\.convs\.", "mask_decoder.content_block."),
@@ -56,14 +56,14 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 )
 _CORNERS = ("prompt_encoder.point_embeddings.2.weight", "prompt_encoder.point_embeddings.3.weight")
 
-# Facts about a network that foreign checkpoints do not hold and do not need to: CLIP's text table, the switches.
+# What other projects' checkpoints need not hold: CLIP's text table and the switches.
 _SWITCHES = "prompt_encoder._extra_state"
 _NOT_IN_FOREIGN = {"prompt_encoder.text_table", _SWITCHES}
 _ALLOWED_CONTENT = "a dict of tensors, or one under the key 'model'"
 
 
 class LoadReport(NamedTuple):
-    """What a load did: the layout found, and the tensors matched, left out of the file, and missing from it."""
+    """The result of a load: the layout, and the tensors matched, left out of the file, and missing in it."""
 
     layout: str
     matched: tuple[str, ...]
@@ -87,7 +87,7 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
         raise InputError(path, "checkpoint", "no file", "a checkpoint file (.pt, .pth)")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
+    except Exception as error:  # torch raises many types of error for a damaged or foreign file
         raise InputError(path, "checkpoint", _first_line(error), "a file of tensors, readable without pickle") from None
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
@@ -96,11 +96,11 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
     tensors = {k: value for k, value in content.items() if isinstance(k, str) and isinstance(value, torch.Tensor)}
     if not tensors:
         raise InputError(path, "checkpoint", "a dict without named tensors", _ALLOWED_CONTENT)
-    return {name.removeprefix("module."): value for name, value in tensors.items()}  # as saved under DDP
+    return {name.removeprefix("module."): value for name, value in tensors.items()}  # DDP adds the prefix
 
 
 def recognise_layout(state_dict: dict[str, torch.Tensor]) -> str | None:
-    """Tell whose tensors these are, by names that only one layout has; None for another network's."""
+    """Return the layout of tensors, by names that only one layout has; None for another network's."""
     if "image_encoder.stages.0.merge.conv1.conv.weight" in state_dict:
         return OWN
     if "image_encoder.layers.0.downsample.conv1.c.weight" in state_dict:
@@ -125,7 +125,7 @@ def convert_published(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Te
 def read_in_own_layout(
     path: str | PathLike[str], *, layouts: Sequence[str] = (OWN, PUBLISHED, LITE_LAYOUT)
 ) -> tuple[dict[str, torch.Tensor], str]:
-    """Read a checkpoint of one of some layouts, its tensors named as the project names them.
+    """Read a checkpoint that has one of some layouts, with the project's names of tensors.
 
     Returns:
         The tensors, and the layout they had.
@@ -142,7 +142,7 @@ def read_in_own_layout(
 
 
 def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_partial: bool = False) -> LoadReport:
-    """Load a checkpoint into a network, whichever of the three layouts it has.
+    """Load a checkpoint of any of the three layouts into a network.
 
     The project's own checkpoints also set which prompt components are on. After LiteMedSAM's the new branches are
     identity or zero, so that the network starts close to LiteMedSAM's accuracy.
@@ -156,7 +156,7 @@ def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_part
         The layout and the names of the tensors matched, left out and missing.
 
     Raises:
-        InputError: another network's checkpoint, a tensor of another shape, or a partial match not asked for.
+        InputError: another network's checkpoint, a tensor of other shape, or tensors missing without ``allow_partial``.
     """
     tensors, layout = read_in_own_layout(path)
     own_names = network.state_dict()
@@ -164,14 +164,14 @@ def load_checkpoint(network: MCPMedSAM, path: str | PathLike[str], *, allow_part
     if layout != OWN:
         expected -= _NOT_IN_FOREIGN
     refines = any(name.startswith(REFINEMENT) for name in tensors)
-    if not refines:  # published checkpoints do not, nor did the project's own before version 0.4
+    if not refines:  # published checkpoints do not, nor do the project's own from before version 0.4
         expected = {name for name in expected if not name.startswith(REFINEMENT)}
     if layout == LITE_LAYOUT:
         expected = {name for name in expected if not is_new_branch(name)}
 
     matched = {name: value for name, value in tensors.items() if name in own_names}
     for name, value in matched.items():
-        first = name == _SWITCHES and value.shape == (len(fields(PromptComponents)),)  # before there was a content size
+        first = name == _SWITCHES and value.shape == (len(fields(PromptComponents)),)  # from before the content size
         if value.shape != own_names[name].shape and not first:
             raise InputError(path, name, f"shape {tuple(value.shape)}", f"{tuple(own_names[name].shape)}")
     missing = tuple(sorted(expected - set(matched)))

@@ -1,7 +1,7 @@
 """Frozen CLIP towers for the modality prompt (text) and the content prompt (image).
 
 Papers: CLIP, Radford et al., ICML 2021; PubMedCLIP, Eslami et al., EACL Findings 2023. The default is PubMedCLIP, as in
-MCP-MedSAM, Section 3.3.1. Any CLIP of transformers or open_clip serves, from a hub or from a local folder.
+MCP-MedSAM, Section 3.3.1. Any CLIP of transformers or open_clip can be used, from a hub or from a local folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FrozenCLIP(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> FrozenCLIP:
-        """Stay in evaluation, whatever the mode."""
+        """Stay in evaluation mode, whatever ``mode`` is."""
         return super().train(False)
 
     @torch.no_grad()
@@ -89,28 +89,28 @@ def load_clip(name: str | None = "auto") -> FrozenCLIP | None:
     """Load a frozen CLIP.
 
     Args:
-        name: ``"auto"`` for PubMedCLIP if it can be had; ``"none"`` for no CLIP; a local folder; a hub name such as
+        name: ``"auto"`` for PubMedCLIP if it is available; ``"none"`` for no CLIP; a local folder; a hub name such as
             ``"microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"``; or ``"open_clip:ARCHITECTURE:WEIGHTS"``,
             WEIGHTS being a file or a tag of open_clip.
 
     Returns:
-        The towers, or None for ``"none"`` and, with one warning, for ``"auto"`` when PubMedCLIP cannot be had.
+        The towers, or None for ``"none"`` and, with one warning, for ``"auto"`` if PubMedCLIP is not available.
 
     Raises:
-        InputError: a CLIP asked for by name cannot be had.
+        InputError: a CLIP given by name is not available.
     """
     if name is None or name == "none":
         return None
     wanted = PUBMED_CLIP if name == "auto" else name
     try:
         return _load(wanted)
-    except Exception as error:  # the hub clients raise many types; to the user they are one: it is not there
+    except Exception as error:  # the hub clients raise many types; to the user they all mean: not available
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         allowed = "a reachable hub name, or a local folder with its files (--clip /path/to/folder), or none"
         if name != "auto":
             raise InputError("clip", wanted, reason, allowed) from None
         logger.warning(
-            "CLIP %s cannot be had (%s): running with the CLIP components off. To use it, give a local folder with "
+            "CLIP %s is not available (%s): running with the CLIP components off. To use it, give a local folder with "
             "its files: --clip /path/to/folder",
             wanted,
             reason,
@@ -121,10 +121,10 @@ def load_clip(name: str | None = "auto") -> FrozenCLIP | None:
 def clip_width(name: str | None = "auto") -> int:
     """Return the width F of a CLIP's features, by its name as in ``load_clip``.
 
-    PubMedCLIP's, for "auto" and where there is no CLIP, is known without looking for it.
+    PubMedCLIP's width, for "auto" and without a CLIP, is known without looking for it.
 
     Raises:
-        InputError: a CLIP asked for by name cannot be had.
+        InputError: a CLIP given by name is not available.
     """
     clip = None if name == "auto" else load_clip(name)
     return _PUBMED_WIDTH if clip is None else clip.width
@@ -159,7 +159,7 @@ def _local_folder(name: str) -> Path:
 
 
 def _hub_answers(endpoint: str) -> bool:
-    """Ask once, briefly: the hub client itself would retry for half a minute on a machine without network."""
+    """Ask once, with a short timeout: without a network the hub client would retry for half a minute."""
     try:
         urllib.request.urlopen(endpoint, timeout=_HUB_TIMEOUT_S).close()
     except urllib.error.HTTPError:
@@ -184,7 +184,7 @@ def _load_transformers(folder: Path) -> FrozenCLIP:
 def _load_open_clip(architecture: str, pretrained: str | None = None) -> FrozenCLIP:
     import open_clip
 
-    # required: without weights open_clip would only warn and go on with random ones
+    # required: without weights open_clip would only warn and use random ones
     model = open_clip.create_model(architecture, pretrained=pretrained, require_pretrained=True)
     text_tower = _OpenCLIPText(model, open_clip.get_tokenizer(architecture))
     return FrozenCLIP(image_tower=model.visual, text_tower=text_tower, width=text_tower(["width"]).shape[-1])

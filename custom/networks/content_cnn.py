@@ -35,7 +35,7 @@ class ContentCNN(nn.Module):
         self.head = nn.Conv2d(width, width, 5, padding=2)
 
     def start_as(self, vector: torch.Tensor) -> None:
-        """Make the network answer ``vector`` (C) everywhere, whatever the crop, until it is trained."""
+        """Make the network return ``vector`` (C) everywhere, for any crop, until it is trained."""
         nn.init.zeros_(self.head.weight)
         with torch.no_grad():
             self.head.bias.copy_(vector)

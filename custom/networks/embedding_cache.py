@@ -1,4 +1,4 @@
-"""Keep what the frozen part of an image encoder gives in files: each picture is encoded once in a whole training."""
+"""Cache the output of the frozen part of an image encoder in files: a training encodes each picture once."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 
 
 class EmbeddingCache:
-    """Image embeddings, or the features of a frozen part, under the digest of encoder, precision and image.
+    """Image embeddings, or the features of a frozen part, by the digest of encoder, precision and image.
 
-    The digest makes a wrong hit impossible: a flipped image, another encoder or autocast in another precision is
-    another file. They are kept in float16 (2 to 3 MB each), and what is fresh is rounded alike, so that a run does
-    not depend on what an earlier one left in the folder.
+    The digest prevents wrong hits: a flipped image, another encoder or another autocast precision has another file.
+    Features are stored in float16 (2 to 3 MB each), and new ones are rounded in the same way, so that a run does not
+    depend on files of earlier runs.
 
     Args:
-        folder: where the files go; made if needed. Delete it to start over.
+        folder: folder of the files; created if needed. Delete it to start again.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be created.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
@@ -38,7 +38,7 @@ class EmbeddingCache:
 
     @torch.no_grad()
     def encode(self, encoder: nn.Module, image: torch.Tensor) -> torch.Tensor:
-        """Return ``encoder(image)``, from files where they are there: Bx3xHxW -> BxCxhxw, float32."""
+        """Return ``encoder(image)``, from the file if there is one: Bx3xHxW -> BxCxhxw, float32."""
         paths = [self._path(encoder, single) for single in image]
         missing = [i for i, path in enumerate(paths) if not path.is_file()]
         if missing:
@@ -57,7 +57,7 @@ class EmbeddingCache:
         return self.folder / f"{digest.hexdigest()}.npy"
 
     def _digest_of(self, encoder: nn.Module) -> bytes:
-        if self._encoder_digest is None:  # frozen, so once is enough
+        if self._encoder_digest is None:  # frozen, so one computation is enough
             digest = hashlib.blake2b(digest_size=16)
             for name, tensor in encoder.state_dict().items():
                 digest.update(name.encode())

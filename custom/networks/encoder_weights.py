@@ -1,4 +1,4 @@
-"""Other beginnings for the image encoder: from scratch, or from natural images (MCP-MedSAM, Table 4)."""
+"""Other starting weights for the image encoder: from scratch, or from natural images (MCP-MedSAM, Table 4)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from timm.layers import trunc_normal_
 from timm.models import load_state_dict
 from torch import nn
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.lite_medsam import lite_medsam_path
 from custom.networks.checkpoint import convert_published, read_state_dict
 from custom.networks.clip import _local_folder
@@ -28,18 +28,18 @@ _ALLOWED = "scratch, a hub name of timm's tiny_vit_5m_224, or its weights as a l
 def lite_medsam_with_encoder(encoder: str, path: str | PathLike[str], *, seed: int = 0) -> str:
     """Write LiteMedSAM's weights with another image encoder, in LiteMedSAM's layout, to start a training from.
 
-    Only the encoder differs from a start at LiteMedSAM, so that the encoder alone is compared.
+    Only the encoder differs from a start from LiteMedSAM, so that only the encoder is compared.
 
     Args:
         encoder: "scratch"; or natural-image weights of timm's ``tiny_vit_5m_224`` by hub name or as a local file.
-        path: the checkpoint to write; its folder is made if missing.
-        seed: seed of all values that are drawn.
+        path: the checkpoint to write; its folder is created if missing.
+        seed: seed of all random values.
 
     Returns:
         ``path``.
 
     Raises:
-        InputError: the weights cannot be had, or are those of another network.
+        InputError: the weights are not available, or belong to another network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -62,7 +62,7 @@ def lite_medsam_with_encoder(encoder: str, path: str | PathLike[str], *, seed: i
 def convert_timm(
     tensors: Mapping[str, torch.Tensor], encoder: Mapping[str, torch.Tensor], *, source: str = "tiny_vit"
 ) -> dict[str, torch.Tensor]:
-    """Bring the weights of timm's ``tiny_vit_5m_224`` into this encoder's layout.
+    """Convert the weights of timm's ``tiny_vit_5m_224`` to this encoder's layout.
 
     timm merges at the start of a stage, this layout at the end of the one before. The patch embedding (1x1 instead of
     strided 3x3 convolutions) and SAM's neck have no counterpart and keep their values; the classifier is left out.
@@ -70,7 +70,7 @@ def convert_timm(
 
     Args:
         tensors: timm's tensors.
-        encoder: tensors of a ``TinyViT``, the values of what timm has not.
+        encoder: tensors of a ``TinyViT``, the values of what timm does not have.
         source: where the tensors came from, for the error.
 
     Returns:
@@ -95,7 +95,7 @@ def convert_timm(
 
 
 def _start_linear(module: nn.Module) -> None:
-    """Start a linear layer as TinyViT's authors do; convolutions and norms start so anyway."""
+    """Start a linear layer as TinyViT's authors do; convolutions and norms already start that way."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
@@ -107,6 +107,6 @@ def _timm_weights(name: str) -> dict[str, torch.Tensor]:
         if not path.is_file():
             path = _local_folder(name) / "model.safetensors"
         return load_state_dict(str(path), weights_only=True)
-    except Exception as error:  # the hub client and the readers raise many types; to the user they are one
+    except Exception as error:  # the hub client and the readers raise many types; to the user they mean the same
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError("image encoder", name, reason, _ALLOWED) from None

@@ -1,4 +1,4 @@
-"""Store weights in half the space, to ship them: ``python -m custom.networks.half_precision WEIGHTS --out FILE``."""
+"""Store weights in half the space for shipping: ``python -m custom.networks.half_precision WEIGHTS --out FILE``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 from custom.command_line import run
 from custom.errors import InputError
-from custom.handlers.checkpoint_files import write_checkpoint
 from custom.networks.checkpoint import OWN, read_in_own_layout
+from custom.networks.checkpoint_files import write_checkpoint
 
-#: Smaller tensors (norms, biases, tokens, the positional frequencies) stay as they are: they weigh nothing.
+#: Smaller tensors (norms, biases, tokens, the positional frequencies) stay as they are: they take little space.
 SMALLEST = 10_000
 
 
@@ -43,7 +43,7 @@ def halve(
 
 
 def store(checkpoint: str, *, out: str) -> None:
-    """Write the weights of one of the project's checkpoints, and nothing else of it, in half precision.
+    """Write only the weights of one of the project's checkpoints, in half precision.
 
     Args:
         checkpoint: file of a training, ``model.pt`` or ``last.pt``.

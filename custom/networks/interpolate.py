@@ -1,8 +1,8 @@
-"""Go a little way back from trained weights to those they started from.
+"""Move trained weights part of the way back to the weights they started from.
 
 python -m custom.networks.interpolate WEIGHTS --towards lite_medsam --share 0.1 --out FILE
 
-Weights between a network and its fine-tuned self keep more of what the first could do on other images, at little or no
+Weights between a network and its fine-tuned version keep more of its ability on other images, at little or no
 cost on those it was tuned for (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 """
 
@@ -15,19 +15,19 @@ import torch
 
 from custom.command_line import run
 from custom.errors import InputError
-from custom.handlers.checkpoint_files import write_checkpoint
 from custom.lite_medsam import checkpoint_path
 from custom.networks.checkpoint import OWN, read_in_own_layout
+from custom.networks.checkpoint_files import write_checkpoint
 
 
 def interpolate(
     tensors: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor], share: float
 ) -> dict[str, torch.Tensor]:
-    """Return ``(1 - share) * tensors + share * others`` for the numbers that both have; the rest stays as it is.
+    """Return ``(1 - share) * tensors + share * others`` for tensors that both have; the rest is unchanged.
 
     Args:
         tensors: a state dict.
-        others: another one; tensors of other shapes and those only it has are left out.
+        others: another one; its tensors of other shapes or names are ignored.
         share: from 0 to 1.
 
     Example:
@@ -43,16 +43,16 @@ def interpolate(
 
 
 def store(checkpoint: str, *, towards: str, share: float, out: str) -> None:
-    """Write weights that lie a share of the way from a checkpoint to another one.
+    """Write weights that lie a given share of the way from one checkpoint to another.
 
     Args:
-        checkpoint: one of the project's checkpoints; its switches and what only it has are kept.
+        checkpoint: one of the project's checkpoints; its switches, and what the other does not have, are kept.
         towards: a checkpoint of any layout that can be loaded, or "lite_medsam".
-        share: from 0, nothing changes, to 1.
+        share: from 0 (no change) to 1.
         out: file to write, in float32.
 
     Raises:
-        InputError: not such checkpoints, or a share out of range.
+        InputError: unsuitable checkpoints, or a share out of range.
     """
     if not (isinstance(share, float | int) and 0 <= share <= 1):
         raise InputError("arguments", "share", share, "a number from 0 to 1")

@@ -38,7 +38,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
 
     def start_as_identity(self) -> None:
-        """Make the block pass its input through until it is trained."""
+        """Make the block return its input until it is trained."""
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -79,13 +79,13 @@ class MaskDecoder(nn.Module):
         self.start_as_identity()
 
     def start_as_identity(self) -> None:
-        """Make both new branches pass the image features through until they are trained."""
+        """Make both new branches return the image features unchanged until they are trained."""
         for block in (self.modality_block, self.content_block, self.join_block):
             block.start_as_identity()
         for film in (self.film_weight, self.film_bias):
             nn.init.zeros_(film.weight)
             nn.init.zeros_(film.bias)
-        # w * s + b + s with w = b = 0 is s: the join takes the modality branch as it is, nothing of the content branch.
+        # w * s + b + s with w = b = 0 is s: the join takes only the modality branch, unchanged.
         nn.init.dirac_(self.join.weight)
         nn.init.zeros_(self.join.bias)
 
@@ -103,7 +103,7 @@ class MaskDecoder(nn.Module):
 
         modality_logits = None
         if prompts.modality is not None or self._has_content(prompts):
-            # The prompts' tokens stand at the end: ..., content, modality, each only where its component is on.
+            # The prompts' tokens come last: ..., content, modality, each only if its component is on.
             modality_token = tokens[:, -1] if prompts.modality is not None else None
             content_token = None
             if prompts.content is not None:

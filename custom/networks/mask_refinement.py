@@ -1,7 +1,7 @@
 """A second look at the image inside the box, at the mask's own resolution.
 
-Not in the paper: its content prompt reaches the mask through the 64 x 64 embedding only, where a small object is a few
-points. Here a small CNN sees the crop of the content prompt beside the mask's logits and corrects them in the box.
+Not in the paper: its content prompt reaches the mask only through the 64 x 64 embedding, where a small object covers
+few points. Here a small CNN sees the crop of the content prompt and the mask's logits, and corrects these in the box.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from torch import nn
 
 from custom.images.frame import IMAGE_SIZE
 from custom.networks.content_cnn import LEAKY_SLOPE
-from custom.networks.placement import cut_crops, place_crops
+from custom.networks.crop_resampling import cut_crops, place_crops
 
-#: Side of the crops it takes, in pixels.
+#: Side of the crops in pixels.
 REFINEMENT_SIZE = 64
 _DILATIONS = (1, 1, 2, 4, 8, 1)
 _GROUPS = 8
 _LARGE_LOGIT = 10.0
-#: A unit of the last layer in logits, so that it learns at the rate of the others.
+#: Scale of the last layer's output, so that it learns at the rate of the other layers.
 _UNIT = 5.0
 
 
@@ -48,15 +48,15 @@ class MaskRefinement(nn.Module):
         self.start_as_identity()
 
     def get_extra_state(self) -> torch.Tensor:
-        """Store whether it is on."""
+        """Return whether it is on, for a checkpoint."""
         return torch.tensor([self.on], dtype=torch.uint8)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
-        """Take it from a checkpoint."""
+        """Read it from a checkpoint."""
         self.on = bool(state.any())
 
     def start_as_identity(self) -> None:
-        """Make it correct nothing until it is trained."""
+        """Make it change nothing until it is trained."""
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -15,15 +15,15 @@ from torchvision.ops import roi_align
 from custom.errors import InputError
 from custom.images.frame import IMAGE_SIZE
 from custom.modalities import MODALITIES, UNKNOWN_MODALITY
-from custom.networks.components import PromptComponents
 from custom.networks.embedding_cache import EmbeddingCache
 from custom.networks.mask_decoder import MaskDecoder
 from custom.networks.mask_refinement import REFINEMENT_SIZE, MaskRefinement
 from custom.networks.prompt_encoder import PromptEncoder
+from custom.networks.prompt_switches import PromptComponents
 from custom.networks.tiny_vit import EMBEDDING_SIZE, TinyViT
 
 REFINEMENT = "mask_refinement"
-# The modules of prompt encoder and mask decoder that LiteMedSAM has not.
+# The modules of prompt encoder and mask decoder that LiteMedSAM does not have.
 _NEW_BRANCHES = frozenset(
     "modality_embed text_mlp modality_mlp image_mlp content_cnn "
     "film_weight film_bias modality_block modality_head content_block join join_block".split()
@@ -51,7 +51,7 @@ class MCPMedSAMOutput(NamedTuple):
 class MCPMedSAM(nn.Module):
     """Segment what is inside a box; the image is encoded once for any number of boxes.
 
-    A new network is in evaluation mode: it is loaded to segment, and MONAI's trainer switches to training by itself.
+    A new network is in evaluation mode: MONAI's trainer switches it to training itself.
 
     Args:
         clip_text: use the CLIP text feature in the modality prompt.
@@ -63,9 +63,9 @@ class MCPMedSAM(nn.Module):
         mask_refinement: correct the mask inside the box by a second look at the crop (``MaskRefinement``).
         num_modalities: number of modalities.
         freeze_image_encoder: keep the image encoder as loaded: no gradient, no change of its running statistics.
-        trained_stages: number of stages at the end of a frozen encoder that learn all the same, with its neck.
-        recompute: in training, keep none of the image encoder's activations but compute them again for the gradient.
-        embedding_cache: keep what the frozen part of the encoder gives in this folder; None encodes every time.
+        trained_stages: number of stages at the end of a frozen encoder that are trained nevertheless, with the neck.
+        recompute: in training, do not keep the image encoder's activations but compute them again for the gradient.
+        embedding_cache: folder for cached outputs of the frozen part of the encoder; None encodes every time.
 
     Example:
         >>> network = MCPMedSAM(clip_text=False, clip_image=False)
@@ -94,7 +94,7 @@ class MCPMedSAM(nn.Module):
         super().__init__()
         for name, value in (("embedding_cache", embedding_cache), ("trained_stages", trained_stages)):
             if value and not freeze_image_encoder:
-                raise InputError("arguments", name, value, "nothing unless freeze_image_encoder is on")
+                raise InputError("arguments", name, value, "only with freeze_image_encoder True")
         components = PromptComponents(
             clip_text=clip_text,
             modality_embedding=modality_embedding,
@@ -120,12 +120,12 @@ class MCPMedSAM(nn.Module):
 
     @property
     def takes_crops(self) -> bool:
-        """Whether the image inside each box is looked at."""
+        """Whether the network uses the image inside each box."""
         return self.components.content_cnn or self.mask_refinement.on
 
     @property
     def crop_size(self) -> int:
-        """Side of the crops in pixels: what content CNN and refinement need; one that needs less makes them smaller."""
+        """Side of the crops in pixels: the larger one of content CNN and refinement; the other shrinks them."""
         return max(self.prompt_encoder.content_size, REFINEMENT_SIZE if self.mask_refinement.on else 0)
 
     def start_as_lite_medsam(self) -> None:
@@ -230,13 +230,13 @@ class MCPMedSAM(nn.Module):
 
 
 def is_new_branch(name: str) -> bool:
-    """Whether a tensor of the network, by its name, belongs to what MCP-MedSAM adds to LiteMedSAM."""
+    """Return whether a tensor, by its name, belongs to what MCP-MedSAM adds to LiteMedSAM."""
     part, branch, *_ = name.split(".")
     return part == REFINEMENT or branch in _NEW_BRANCHES
 
 
 def _as_boxes(boxes: torch.Tensor | None, image: torch.Tensor) -> torch.Tensor:
-    """Bring boxes to BxNx4; the whole frame where there are none."""
+    """Reshape boxes to BxNx4; None gives the whole frame."""
     if boxes is None:
         last = IMAGE_SIZE - 1
         return image.new_tensor([0, 0, last, last]).expand(len(image), 1, 4)
@@ -248,7 +248,7 @@ def _as_boxes(boxes: torch.Tensor | None, image: torch.Tensor) -> torch.Tensor:
 
 
 def _rows(value: torch.Tensor | None, name: str, batch: int, n: int, item: tuple) -> torch.Tensor | None:
-    """Bring one value a box (BxNx...) or one value an image (Bx..., Bx1x...) to Rx..., R = B * N.
+    """Reshape one value per box (BxNx...) or per image (Bx..., Bx1x...) to Rx..., R = B * N.
 
     ``item`` is the shape of one value: the first size is fixed, the others are free and only named.
     """
@@ -265,7 +265,7 @@ def _rows(value: torch.Tensor | None, name: str, batch: int, n: int, item: tuple
 
 
 def _crop_boxes(image: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
-    """Cut each box out of the network's own frame: BxNx3xSxS. The native image, where there is one, is sharper."""
+    """Cut each box out of the network's own frame: BxNx3xSxS. A crop of the native image is sharper."""
     edges = boxes.to(image.dtype) + boxes.new_tensor([0, 0, 1, 1])  # both end pixels are inside the box
     crops = roi_align(image, list(edges), output_size=size, aligned=True)
     return crops.unflatten(0, boxes.shape[:2])  # Rx3xSxS -> BxNx3xSxS

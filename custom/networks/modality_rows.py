@@ -1,4 +1,4 @@
-"""Give a trained checkpoint a row for every modality that was added to ``MODALITIES`` since its training.
+"""Add rows to a trained checkpoint for modalities that were added to ``MODALITIES`` after its training.
 
 python -m custom.networks.modality_rows models/model.pt --out models/grown.pt --clip auto
 """
@@ -11,16 +11,16 @@ from pathlib import Path
 
 import torch
 
+from custom.atomic_write import write_whole
 from custom.command_line import run
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.modalities import MODALITIES, modality_texts
 from custom.networks.checkpoint import LITE_LAYOUT, OWN, convert_published, read_state_dict, recognise_layout
 from custom.networks.clip import FrozenCLIP, load_clip
-from custom.networks.components import PromptComponents
+from custom.networks.prompt_switches import PromptComponents
 
 TEXT_TABLE = "prompt_encoder.text_table"
-# The tensors with one row for each modality.
+# The tensors with one row per modality.
 _ROWS = (
     "prompt_encoder.modality_embed.weight",
     "mask_decoder.modality_head.fc2.weight",
@@ -39,22 +39,21 @@ def append_modalities(
 ) -> dict[str, torch.Tensor]:
     """Append the rows of new modalities; the outputs for the old ones stay the same until the next training step.
 
-    A new row is the mean of the old ones. So a new modality begins as the unknown one (the network's answer where no
-    modality is given), and its logit, the mean of the others, is never the largest. With a CLIP the new rows of the
-    text table are its text features, as for the old ones; the answer where no modality is given, a mean over the
-    table, then shifts.
+    A new row is the mean of the old ones. So a new modality starts like the unknown one (no modality given), and its
+    logit, the mean of the others, is never the largest. With a CLIP the new rows of the text table are its text
+    features, as for the old ones; the output for an unknown modality, a mean over the table, then shifts.
 
     Args:
         tensors: state dict of an ``MCPMedSAM``, the project's or a published one, of the first M of ``modalities``.
-        modalities: all names, the new ones behind those the network was trained with.
-        clip: the CLIP the text table was made with; by default no text feature is made.
+        modalities: all names, the new ones after those the network was trained with.
+        clip: the CLIP the text table was made with; by default no text feature is computed.
         source: where the tensors came from, for the error.
 
     Returns:
         State dict in the project's layout, for ``MCPMedSAM(num_modalities=len(modalities))``.
 
     Raises:
-        InputError: no network with modalities, no new modality, or the CLIP is not that of the text table.
+        InputError: not a network with modalities, no new modality, or a CLIP that is not that of the text table.
     """
     layout = recognise_layout(dict(tensors))
     if layout in (None, LITE_LAYOUT):
@@ -68,13 +67,13 @@ def append_modalities(
     for name in _ROWS:
         mean = grown[name].mean(dim=0, keepdim=True)
         grown[name] = torch.cat([grown[name], *[mean] * (len(modalities) - old)])
-    if clip is not None and grown[TEXT_TABLE].any():  # the start of a training fills an empty one
+    if clip is not None and grown[TEXT_TABLE].any():  # an empty one is filled at the start of a training
         grown[TEXT_TABLE][old:] = _text_rows(grown[TEXT_TABLE][:old], modalities, clip, source)
     return grown
 
 
 def _complete(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Add what the published layout has not: the text table, empty, and the switches, all on."""
+    """Add what the published layout does not have: an empty text table, and the switches, all on."""
     rows, width = len(tensors[_ROWS[0]]), tensors["prompt_encoder.image_mlp.fc1.weight"].shape[1]
     switches = PromptComponents().to_tensor()
     return tensors | {TEXT_TABLE: torch.zeros(rows, width), "prompt_encoder._extra_state": switches}
@@ -83,7 +82,7 @@ def _complete(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _text_rows(
     table: torch.Tensor, modalities: Sequence[str], clip: FrozenCLIP, source: str | PathLike[str]
 ) -> torch.Tensor:
-    """Return the text features of the names behind the table's, once those of the table's names are found in it."""
+    """Return the text features of the new names, after a check that the table holds those of its own names."""
     features = clip.encode_text(modality_texts(tuple(modalities))).cpu()
     known = features[: len(table)]
     if known.shape != table.shape or not torch.allclose(known, table, atol=_SAME_TEXT):
@@ -97,11 +96,11 @@ def grow_checkpoint(checkpoint: str, *, out: str, clip: str = "none") -> None:
 
     Args:
         checkpoint: the project's or a published MCP-MedSAM checkpoint, trained before the name was appended.
-        out: file to write; train on from it with ``--checkpoint``.
+        out: file to write; continue training from it with ``--checkpoint``.
         clip: the CLIP of that training (auto, a local folder or a hub name), or none.
 
     Raises:
-        InputError: something given cannot be used.
+        InputError: an argument or a file cannot be used.
     """
     towers = load_clip(clip)
     grown = append_modalities(read_state_dict(checkpoint), modalities=MODALITIES, clip=towers, source=checkpoint)

@@ -13,22 +13,22 @@ from torch import nn
 
 from custom.errors import InputError
 from custom.images.frame import IMAGE_SIZE
-from custom.networks.components import PromptComponents
 from custom.networks.content_cnn import ContentCNN
+from custom.networks.prompt_switches import PromptComponents
 from custom.networks.tiny_vit import EMBEDDING_SIZE, EMBEDDING_WIDTH
 
 _SWITCHES = len(fields(PromptComponents))
-_LARGEST_CONTENT = 255  # it is stored as a byte
+_LARGEST_CONTENT = 255  # stored as a byte
 
 
 class Prompts(NamedTuple):
-    """What the decoder receives; R rows, one for each box.
+    """The input of the decoder; R rows, one per box.
 
     Attributes:
         corners: the box, Rx2xC.
-        content: sparse content token, RxC, or None where CLIP's image feature is off.
-        modality: modality token, RxC, or None where the modality prompt is off.
-        dense: dense prompt, RxCx64x64, or 1xCx1x1 where the content CNN is off.
+        content: sparse content token, RxC, or None if CLIP's image feature is off.
+        modality: modality token, RxC, or None if the modality prompt is off.
+        dense: dense prompt, RxCx64x64, or 1xCx1x1 if the content CNN is off.
     """
 
     corners: torch.Tensor
@@ -114,18 +114,18 @@ class PromptEncoder(nn.Module):
         self._content_size = size
 
     def start_as_identity(self) -> None:
-        """Make the new prompts say nothing yet: zero tokens, and a dense prompt that is the no-mask vector."""
+        """Make the new prompts neutral: zero tokens, and the no-mask vector as dense prompt."""
         for mlp in (self.image_mlp, self.modality_mlp):
             nn.init.zeros_(mlp.fc2.weight)
             nn.init.zeros_(mlp.fc2.bias)
         self.content_cnn.start_as(self.no_mask_embed[0])
 
     def get_extra_state(self) -> torch.Tensor:
-        """Store switches and content size, so that a checkpoint tells which prompts it was trained with."""
+        """Return switches and content size, so that a checkpoint records the prompts it was trained with."""
         return torch.cat([self.components.to_tensor(), torch.tensor([self.content_size], dtype=torch.uint8)])
 
     def set_extra_state(self, state: torch.Tensor) -> None:
-        """Take switches and content size from a checkpoint; without one it is that of the published network."""
+        """Read switches and content size from a checkpoint; without a size, that of the published network."""
         switches, size = state[:_SWITCHES], state[_SWITCHES:]
         self.components = PromptComponents.from_tensor(switches)
         self.content_size = int(size) if len(size) else EMBEDDING_SIZE
@@ -139,7 +139,7 @@ class PromptEncoder(nn.Module):
         """Join text feature and learned embedding (Section 3.2.1).
 
         Args:
-            modality: R indices; a negative one means unknown and takes the mean over all modalities.
+            modality: R indices; negative means unknown and uses the mean over all modalities.
             text_feature: RxF, or None to look it up in ``text_table``.
 
         Returns:
@@ -177,7 +177,7 @@ class PromptEncoder(nn.Module):
             content = self.image_mlp(image_feature)
         token = self.modality_token(modality, text_feature) if self.components.modality_prompt else None
         if self.components.content_cnn:
-            if crop.shape[-1] > self.content_size:  # cut sharper, for the mask's refinement
+            if crop.shape[-1] > self.content_size:  # cut at a higher resolution for the mask refinement
                 crop = F.interpolate(crop, size=(self.content_size, self.content_size), mode="bilinear")
             dense = self.content_cnn(crop)
             if dense.shape[-1] != EMBEDDING_SIZE:  # a crop of another resolution still covers the whole grid

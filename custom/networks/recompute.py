@@ -1,6 +1,6 @@
-"""Less memory in training: activations are computed again for the gradient instead of kept (gradient checkpointing).
+"""Save memory in training: compute activations again for the gradient instead of keeping them (gradient checkpointing).
 
-Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, https://arxiv.org/abs/1604.06174, as PyTorch does it.
+Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, https://arxiv.org/abs/1604.06174, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Return ``module(x)``, keeping only ``x`` for the backward pass.
+    """Return ``module(x)``, storing only ``x`` for the backward pass.
 
     Output, gradients and BatchNorm's running statistics are those of ``module(x)``.
     """
@@ -23,7 +23,7 @@ def recompute(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Leave BatchNorm's running statistics as they are: the second pass shows them the same batch once more."""
+    """Keep BatchNorm's running statistics unchanged: the second pass would count the same batch again."""
     norms = [part for part in module.modules() if isinstance(part, (nn.BatchNorm2d, nn.SyncBatchNorm))]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:

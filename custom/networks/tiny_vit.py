@@ -1,6 +1,6 @@
 """TinyViT image encoder of LiteMedSAM and MCP-MedSAM.
 
-Paper: TinyViT, Wu et al., ECCV 2022, https://arxiv.org/abs/2207.10666. The blocks are timm's; the layout is the one of
+Paper: TinyViT, Wu et al., ECCV 2022, https://arxiv.org/abs/2207.10666. The blocks are timm's; the layout is that of
 the published checkpoints: a patch embedding that keeps the full resolution, merging at the end of a stage, a last
 merging that does not shrink, and SAM's neck.
 """
@@ -42,7 +42,7 @@ class ConvStage(nn.Module):
 
 
 class AttentionStage(nn.Module):
-    """Window attention blocks, then (but for the last stage) merging: BxCxHxW -> BxC'xH'xW'."""
+    """Window attention blocks, then merging (except in the last stage): BxCxHxW -> BxC'xH'xW'."""
 
     def __init__(
         self, *, width: int, depth: int, heads: int, window: int, merged_width: int | None, merge_stride: int = 2
@@ -80,7 +80,7 @@ class TinyViT(nn.Module):
     ) -> None:
         super().__init__()
         self.recompute = False
-        self._frozen = 0  # of the parts, from the first
+        self._frozen = 0  # number of frozen parts, from the first
         self.patch_embed = PatchEmbed(widths[0])
         self.stages = nn.ModuleList([ConvStage(width=widths[0], depth=depths[0], merged_width=widths[1])])
         for i in range(1, len(widths)):
@@ -92,7 +92,7 @@ class TinyViT(nn.Module):
                     heads=heads[i],
                     window=windows[i],
                     merged_width=None if last else widths[i + 1],
-                    # SAM's decoder wants a 64 x 64 embedding, so the merging before the last stage keeps the size.
+                    # SAM's decoder needs a 64 x 64 embedding, so the merging before the last stage keeps the size.
                     merge_stride=1 if i == len(widths) - 2 else 2,
                 )
             )
@@ -102,12 +102,12 @@ class TinyViT(nn.Module):
             nn.Conv2d(EMBEDDING_WIDTH, EMBEDDING_WIDTH, 3, padding=1, bias=False),
             LayerNorm2d(EMBEDDING_WIDTH, eps=1e-6),
         )
-        # timm caches the gathered attention biases in eval mode; weights loaded later must not meet an old cache.
+        # timm caches the gathered attention biases in eval mode; weights loaded later must not use an old cache.
         self.register_load_state_dict_post_hook(_drop_caches)
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:
-        """Patch embedding, stages and neck, in the order they are computed."""
+        """Patch embedding, stages and neck, in the order of computation."""
         return (self.patch_embed, *self.stages, self.neck)
 
     @property
@@ -119,10 +119,10 @@ class TinyViT(nn.Module):
         """Keep the encoder as loaded: no gradient, no change of running statistics.
 
         Args:
-            trained_stages: so many stages at the end go on learning, and the neck with them; with 0 nothing does.
+            trained_stages: number of stages at the end that are still trained, with the neck; with 0 nothing is.
 
         Raises:
-            InputError: there are fewer stages.
+            InputError: more than there are stages.
         """
         if not 0 <= trained_stages <= len(self.stages):
             raise InputError("arguments", "trained_stages", trained_stages, f"0 to {len(self.stages)}")
@@ -136,7 +136,7 @@ class TinyViT(nn.Module):
         return self
 
     def trained(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the embedding from what the frozen parts give; from the image where none are."""
+        """Return the embedding for the output of the frozen parts, or for the image if none are frozen."""
         return self._compute(self.parts[self._frozen :], x)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -159,6 +159,6 @@ class TinyViT(nn.Module):
 
 def _drop_caches(network: TinyViT, _: object) -> None:
     training = network.training
-    # By version, timm clears them on any switch or only on that to training; frozen parts have to switch, too.
+    # Depending on its version, timm clears them on any mode switch or only on train(True): switch frozen parts as well.
     nn.Module.train(network)
     network.train(training)

@@ -64,7 +64,7 @@ class TwoWayBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """Blocks of two-way attention and a last attention from the tokens to the image."""
+    """Blocks of two-way attention and a final attention from the tokens to the image."""
 
     def __init__(self, *, width: int = 256, depth: int = 2, heads: int = 8, mlp_width: int = 2048) -> None:
         super().__init__()

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import pearsonr
 
+from custom.atomic_write import write_whole
 from custom.command_line import run
-from custom.files import write_whole
 from custom.modalities import MODALITIES
 from custom.report.calibration_figure import draw
 from custom.report.masks import ALL, Masks, read_masks
@@ -55,14 +55,14 @@ def calibration_error(masks: Masks) -> float:
 def scores(masks: Masks) -> dict[str, float]:
     """Return means, errors and correlation of the IoU, and the classifier's accuracy; NaN where there is none."""
     varied = len(masks) > 1 and np.ptp(masks.predicted) > 0 and np.ptp(masks.true) > 0
-    classified = (masks.told >= 0).any()
+    has_classifier = (masks.classified >= 0).any()
     return {
         "predicted_iou": float(masks.predicted.mean()),
         "true_iou": float(masks.true.mean()),
         "absolute_error": float(np.abs(masks.predicted - masks.true).mean()),
         "calibration_error": calibration_error(masks),
         "correlation": float(pearsonr(masks.predicted, masks.true).statistic) if varied else math.nan,
-        "modality_accuracy": float((masks.told == masks.modality).mean()) if classified else math.nan,
+        "modality_accuracy": float((masks.classified == masks.modality).mean()) if has_classifier else math.nan,
     }
 
 
@@ -75,10 +75,10 @@ def table(masks: Masks) -> dict[str, tuple[int, dict[str, float]]]:
 
 
 def confusion(masks: Masks) -> np.ndarray:
-    """Count the masks of each true modality by the one that was told: MxM."""
+    """Count the masks of each true modality by the one the classifier found: MxM."""
     counts = np.zeros((len(MODALITIES), len(MODALITIES)), int)
-    known = masks.told >= 0
-    np.add.at(counts, (masks.modality[known], masks.told[known]), 1)
+    known = masks.classified >= 0
+    np.add.at(counts, (masks.modality[known], masks.classified[known]), 1)
     return counts
 
 
@@ -99,8 +99,8 @@ def calibration(folder: str, out: str = "calibration") -> None:
     write_rows(place / "calibration.csv", ["modality", "masks", *names], lines)
     in_bins = [[b.low, b.high, b.masks, _text(b.predicted), _text(b.true)] for b in bins]
     write_rows(place / "reliability.csv", ["from", "to", "masks", "predicted_iou", "true_iou"], in_bins)
-    told = [[name, *row] for name, row in zip(MODALITIES, counts, strict=True)]
-    write_rows(place / "confusion.csv", ["modality", *MODALITIES], told)
+    confused = [[name, *row] for name, row in zip(MODALITIES, counts, strict=True)]
+    write_rows(place / "confusion.csv", ["modality", *MODALITIES], confused)
     image = draw(bins, counts, rows[ALL][1])
     write_whole(place / "calibration.png", lambda file: file.write(image))
     print(f"{'modality':<12}{'masks':>8}" + "".join(f"{name.replace('_', ' '):>19}" for name in names))

@@ -30,8 +30,8 @@ def draw(bins: Sequence[ReliabilityBin], counts: np.ndarray, overall: Mapping[st
 
     Args:
         bins: bins with at least one mask.
-        counts: masks by true (rows) and told (columns) modality, MxM; all zero where there is no classifier.
-        overall: the scores of all masks, told in the titles.
+        counts: masks by true (rows) and predicted (columns) modality, MxM; all zero where there is no classifier.
+        overall: the scores of all masks, for the titles.
     """
     figure = Figure(figsize=(11, 5.5), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
@@ -61,7 +61,7 @@ def _confusion(panel: Axes, counts: np.ndarray, accuracy: float) -> None:
     places = range(len(MODALITIES))
     panel.set_xticks(places, MODALITIES, rotation=90, fontsize=8)
     panel.set_yticks(places, MODALITIES, fontsize=8)
-    panel.set(xlabel="told", ylabel="true")
+    panel.set(xlabel="predicted", ylabel="true")
     for row, column in np.argwhere(counts):
         dark = counts[row, column] > total[row, 0] / 2
         colour = "white" if dark else "black"

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from custom.errors import InputError
+from custom.lite_medsam import checkpoint_path
 
 
 def named_checkpoints(texts: Sequence[object]) -> dict[str, Path]:
-    """Return name -> absolute path of checkpoints given as ``FILE`` or ``NAME=FILE``; FILE alone has its own name.
+    """Return name -> absolute path of checkpoints given as ``FILE`` or ``NAME=FILE``.
+
+    FILE alone has its own name; "lite_medsam" stands for LiteMedSAM's file.
 
     Raises:
         InputError: there is none, no such file, or two of one name.
@@ -17,10 +20,8 @@ def named_checkpoints(texts: Sequence[object]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for text in map(str, texts):
         before, equals, after = text.rpartition("=")
-        path = Path(after).absolute()
+        path = checkpoint_path(after).absolute()
         name = before if equals else path.stem
-        if not path.is_file():
-            raise InputError("arguments", "checkpoint", text, "a file, or NAME=FILE")
         if name in named or not name or "/" in name:
             raise InputError("arguments", "checkpoint", text, "a name for each that differs: NAME=FILE")
         named[name] = path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from custom.files import write_whole
+from custom.atomic_write import write_whole
 from custom.report.comparison import Comparison
 from custom.report.figure import draw
 from custom.report.tables import csv_table, markdown_tables

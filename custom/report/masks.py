@@ -26,14 +26,14 @@ class Masks:
         true: true IoU in [0, 1].
         extent: longer side of the object's box as a share of the image's, in (0, 1].
         modality: index of the true modality.
-        told: index of the modality the classifier found most probable, -1 where it has none.
+        classified: index of the modality the classifier found most probable, -1 where it has none.
     """
 
     predicted: np.ndarray
     true: np.ndarray
     extent: np.ndarray
     modality: np.ndarray
-    told: np.ndarray
+    classified: np.ndarray
 
     def __len__(self) -> int:
         return len(self.true)
@@ -80,5 +80,5 @@ def _values(row: dict[str, str], source: str) -> tuple[float, float, float, int,
     if not 0 < numbers[-1] <= 1:
         raise InputError(source, "extent", numbers[-1], "a share of the image's longer side, above 0 and up to 1")
     modality = MODALITIES.index(canonical_modality(row["modality"], source))
-    told = row["predicted_modality"]
-    return *numbers, modality, MODALITIES.index(canonical_modality(told, source)) if told else -1
+    found = row["predicted_modality"]
+    return *numbers, modality, MODALITIES.index(canonical_modality(found, source)) if found else -1

@@ -5,22 +5,20 @@ python -m custom.report.robustness CHECKPOINT NAME=CHECKPOINT ... --dataset_dir 
 
 from __future__ import annotations
 
-import csv
 import json
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from custom.bundle_folder import CONFIGS
+from custom.atomic_write import write_whole
+from custom.bundle_run import BundleError, run_bundle
 from custom.command_line import check_keys, run
 from custom.errors import InputError
-from custom.experiments import BUNDLE_COMMAND, BundleError
-from custom.files import write_whole
+from custom.recipes import EVALUATE, TRAIN, read_object
 from custom.report.checkpoints import named_checkpoints
 from custom.report.robustness_figure import COLUMNS, draw
+from custom.report.rows import write_rows
 from custom.report.runs import METRICS
 
 #: Outward shift of every side, in pixels of the 256 frame.
@@ -72,7 +70,7 @@ def robustness(*checkpoints: str, dataset_dir: str, out: str = "robustness", **o
     ``robustness.csv`` and ``robustness.png``: DSC and NSD, means over modalities.
 
     Args:
-        checkpoints: files, each FILE or NAME=FILE; without a name it is that of the file.
+        checkpoints: each FILE or NAME=FILE, a FILE alone under its own name; FILE may be lite_medsam.
         dataset_dir: the prepared set.
         out: folder of all results.
         overrides: further keys of the configs, for instance --clip none --val_slices 1.
@@ -80,8 +78,7 @@ def robustness(*checkpoints: str, dataset_dir: str, out: str = "robustness", **o
     Raises:
         InputError: no such checkpoint, two of one name, or a folder that holds a point of other settings.
     """
-    contents = [json.loads((CONFIGS / name).read_text(encoding="utf-8")) for name in ("train.json", "evaluate.json")]
-    check_keys(overrides, {"out"}.union(*contents) - set(_OWN_KEYS))
+    check_keys(overrides, {"out"}.union(read_object(TRAIN), read_object(EVALUATE)) - set(_OWN_KEYS))
     named = named_checkpoints(checkpoints)
     folder = Path(str(out)).absolute()
     overrides = {"dataset_dir": str(Path(str(dataset_dir)).absolute()), **overrides}
@@ -93,16 +90,12 @@ def robustness(*checkpoints: str, dataset_dir: str, out: str = "robustness", **o
         known = (folder / point.name / point.title / SUMMARY_FILE).is_file()
         if not known:
             _evaluate(point, folder / point.name / point.title, overrides)
-        summary = json.loads((folder / point.name / point.title / SUMMARY_FILE).read_text(encoding="utf-8"))
-        scores[point] = {metric: summary["mean"][metric] for metric in METRICS}
-        told = ", ".join(f"{metric.upper()} {scores[point][metric]:.2f}" for metric in METRICS)
-        print(f"[{number}/{len(todo)}] {point.name}, {point.title}: {told}{' (known)' if known else ''}", flush=True)
+        mean = read_object(folder / point.name / point.title / SUMMARY_FILE)["mean"]
+        scores[point] = {metric: mean[metric] for metric in METRICS}
+        text = ", ".join(f"{metric.upper()} {scores[point][metric]:.2f}" for metric in METRICS)
+        print(f"[{number}/{len(todo)}] {point.name}, {point.title}: {text}{' (known)' if known else ''}", flush=True)
     rows = list(curves(scores))
-    text = StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(folder / "robustness.csv", lambda file: file.write(text.getvalue().encode()))
+    write_rows(folder / "robustness.csv", COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     image = draw(rows)
     write_whole(folder / "robustness.png", lambda file: file.write(image))
 
@@ -120,7 +113,7 @@ def curves(scores: Mapping[Point, Mapping[str, float]]) -> Iterator[dict[str, An
 
 def boxes_config(point: Point) -> dict[str, Any]:
     """Return the config that puts a point's boxes in the place of the validation's random ones."""
-    steps = json.loads((CONFIGS / "train.json").read_text(encoding="utf-8"))["validate"]["preprocessing"]["transforms"]
+    steps = read_object(TRAIN)["validate"]["preprocessing"]["transforms"]
     place = next(i for i, step in enumerate(steps) if step["_target_"] == "custom.transforms.RandBoxd")
     boxes = {"shift": point.shift, "scale": point.enlargement / 100}
     target = {"_target_": "custom.transforms.Boxd", "keys": steps[place]["keys"], **boxes}
@@ -136,7 +129,7 @@ def _settings(point: Point, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check(point: Point, folder: Path, overrides: Mapping[str, Any]) -> None:
     path, wanted = folder / point.name / point.title / SETTINGS_FILE, _settings(point, overrides)
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else wanted
+    found = read_object(path) if path.is_file() else wanted
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):
             raise InputError(path.parent, key, wanted.get(key), f"{found.get(key)} as before, or another --out")
@@ -147,16 +140,11 @@ def _evaluate(point: Point, folder: Path, overrides: Mapping[str, Any]) -> None:
     for name, content in ((SETTINGS_FILE, _settings(point, overrides)), (BOXES_FILE, boxes_config(point))):
         text = json.dumps(content, indent=2) + "\n"
         write_whole(folder / name, lambda file, text=text: file.write(text.encode()))
-    configs = [str(CONFIGS / "train.json"), str(CONFIGS / "evaluate.json"), str(folder / BOXES_FILE)]
     options = {"checkpoint": point.checkpoint, "output_dir": folder, **overrides}
-    arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
-    log = folder / "eval.log"
-    with log.open("w", encoding="utf-8") as file:
-        command = [*BUNDLE_COMMAND, "evaluating", "--config_file", repr(configs), *arguments]
-        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-    if code:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise BundleError(f"{point.name}, {point.title} ended with code {code}: {lines[-1].strip()} ({log})")
+    try:
+        run_bundle("evaluating", [TRAIN, EVALUATE, folder / BOXES_FILE], options, log=folder / "eval.log")
+    except BundleError as error:
+        raise BundleError(f"{point.name}, {point.title}: {error}") from error
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from custom.atomic_write import write_whole
 from custom.command_line import run
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.report.rows import read_rows
 from custom.report.runs import METRICS
 

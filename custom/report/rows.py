@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:

@@ -81,8 +81,8 @@ def check_same_cases(
     differing = sorted(set(wanted) ^ set(found))
     if differing:
         names = list(dict.fromkeys(case for case, _, _ in differing))
-        told = ", ".join(_describe(name, wanted, found) for name in names[:3])
-        raise InputError(other, "cases", f"{len(names)} that differ: {told}", f"the cases of {source}")
+        text = ", ".join(_describe(name, wanted, found) for name in names[:3])
+        raise InputError(other, "cases", f"{len(names)} that differ: {text}", f"the cases of {source}")
 
 
 def _describe(name: str, wanted: Sequence[tuple[str, str, int]], found: Sequence[tuple[str, str, int]]) -> str:

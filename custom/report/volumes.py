@@ -43,7 +43,7 @@ def volumes(
     evaluation writes them, so that ``custom.report`` compares checkpoints; DSC and NSD (2 mm) are three-dimensional.
 
     Args:
-        checkpoints: files, each FILE or NAME=FILE; without a name it is that of the file.
+        checkpoints: each FILE or NAME=FILE, a FILE alone under its own name; FILE may be lite_medsam.
         dataset_dir: the prepared set.
         out: folder of all results.
         follow: prompt each slice by the mask before it; without it by the box as given.

@@ -11,9 +11,9 @@ from monai.utils import convert_to_tensor
 
 
 class RandAffineMasksd(RandAffined):
-    """MONAI's ``RandAffined`` that returns its input where a mask would vanish: moved out of the image or shrunk away.
+    """MONAI's ``RandAffined`` that returns its input if a mask would move out of the image or shrink to nothing.
 
-    It stands before the box is computed, so that image, mask, box and crop are all of the moved image.
+    Use it before the box is computed, so that image, mask, box and crop all belong to the moved image.
 
     Args:
         mask_key: masks NxHxW, one of ``keys``.
@@ -25,7 +25,7 @@ class RandAffineMasksd(RandAffined):
         self.mask_key = mask_key
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
-        """Return the moved item, or the item as it was."""
+        """Return the moved item, or the unchanged item."""
         moved = super().__call__(data, lazy)
         masks = convert_to_tensor(moved[self.mask_key], dtype=torch.float32, track_meta=False)
         return moved if masks.flatten(1).any(dim=1).all() else dict(data)

@@ -1,4 +1,4 @@
-"""CLIP's image features from files instead of the image."""
+"""CLIP's image features, loaded from files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from custom.networks.clip import PUBMED_CLIP
 class LoadClipFeatured(Transform):
     """Add the CLIP features of an item's masks: "image_feature", NxF float32.
 
-    They are those of the tight, unshifted and unflipped boxes (see ``custom.data.clip_features``), so that
+    They belong to the tight, unshifted and unflipped boxes (see ``custom.data.clip_features``), so that
     ``PromptPrepareBatch`` need not run CLIP and no "clip_crop" is needed. For training only.
 
     Args:
@@ -25,7 +25,7 @@ class LoadClipFeatured(Transform):
         feature_key: where the features go.
 
     Raises:
-        InputError: the features are not there, are of another ``dataset.json``, or of another CLIP.
+        InputError: there are no features, or they belong to another ``dataset.json`` or another CLIP.
     """
 
     def __init__(
@@ -43,5 +43,5 @@ class LoadClipFeatured(Transform):
 
 
 def clip_name(name: str) -> str:
-    """Return the name that features are kept under: "auto" stands for PubMedCLIP, every other name for itself."""
+    """Return the name under which features are stored: PubMedCLIP's for "auto", else the name itself."""
     return PUBMED_CLIP if name == "auto" else name

@@ -1,7 +1,7 @@
 """MONAI dictionary transforms from a prepared slice to the network's inputs, and back to native masks.
 
-Flips and other moves come first and everything else (box, crop, frame) is computed from the moved image and masks, so
-that no two of them can disagree.
+Flips and other moves come first. Everything else (box, crop, frame) is computed from the moved image and masks, so
+that they always agree.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class PickMasksd(MapTransform):
     """Pick the masks of some labels: 1xHxW of ids -> NxHxW uint8 in {0, 1}.
 
     Raises:
-        InputError: the image has another size, or a label is not on the slice.
+        InputError: the image has a different size, or a label is not on the slice.
     """
 
     def __init__(self, keys: KeysCollection, *, ids_key: str = "label_ids", image_key: str = "image") -> None:
@@ -84,9 +84,9 @@ class Boxd(MapTransform):
     Args:
         keys: masks NxHxW, none of them empty.
         box_key: where the boxes go, Nx4 float in native pixels.
-        shift: outward shift of x_min, y_min, x_max, y_max in pixels of the 256 frame; one for all or Nx4.
-        scale: relative enlargement of the tight box about its centre, 0.1 for one a tenth wider and higher; one for
-            all or Nx4, where each side takes the half of its own.
+        shift: outward shift of x_min, y_min, x_max, y_max in pixels of the 256 frame; one number for all, or Nx4.
+        scale: relative enlargement of the tight box about its centre, 0.1 for a tenth wider and higher; one number for
+            all, or Nx4, where each side moves by half of its own value.
     """
 
     def __init__(
@@ -120,12 +120,12 @@ class RandBoxd(Randomizable, MapTransform):
     Args:
         keys: masks NxHxW, none of them empty.
         max_shift: largest shift, in pixels of the 256 frame.
-        max_scale: with more than 0, each side also moves by a share of the box: ``scale`` of ``Boxd``, drawn evenly
-            from 0 to this for each side.
-        loose_prob: share of the boxes drawn carelessly: their sides move by 0 to ``loose_shift`` pixels instead.
+        max_scale: above 0, each side also moves by a share of the box: ``scale`` of ``Boxd``, drawn uniformly
+            from 0 to this value for each side.
+        loose_prob: share of loose boxes, drawn carelessly: their sides move by 0 to ``loose_shift`` pixels.
         loose_shift: largest shift of such a box, in pixels of the 256 frame.
         box_key: where the boxes go.
-        seeded_by: keys whose values fix the draw (the boxes of an evaluation must not change from run to run);
+        seeded_by: keys whose values fix the draw (so that the boxes of an evaluation are the same in every run);
             none for a random draw.
     """
 
@@ -146,7 +146,7 @@ class RandBoxd(Randomizable, MapTransform):
         self.box_key, self.seeded_by = box_key, tuple(seeded_by)
 
     def randomize(self, data: int) -> dict[str, torch.Tensor]:
-        """Draw the shifts of a number of boxes, Nx4, and their enlargements, Nx4, where there are any."""
+        """Draw the shifts of N boxes, Nx4, and their enlargements, Nx4, if there are any."""
         shift = self.R.randint(0, self.max_shift + 1, size=(data, 4))
         if self.loose_prob:
             loose = self.R.uniform(size=(data, 1)) < self.loose_prob
@@ -196,8 +196,8 @@ class ToFramed(MapTransform):
 
     Args:
         keys: the image.
-        mask_keys: masks to bring along.
-        box_key: boxes to bring along.
+        mask_keys: masks to transform as well.
+        box_key: boxes to transform as well.
     """
 
     def __init__(self, keys: KeysCollection, *, mask_keys: Sequence[str] = (), box_key: str = "boxes") -> None:
@@ -218,7 +218,7 @@ class ToFramed(MapTransform):
 
 
 class RestoreMasksd(MapTransform):
-    """Bring predicted logits back to native size, and gather what the metrics need under one key.
+    """Bring predicted logits back to native size, and collect what the metrics need under one key.
 
     Args:
         keys: logits Nx256x256.

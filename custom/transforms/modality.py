@@ -1,4 +1,4 @@
-"""Let the network guess now and then."""
+"""Hide the modality from the prompt in some training items."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from custom.modalities import UNKNOWN_MODALITY
 class RandUnknownModalityd(RandomizableTransform, MapTransform):
     """Hide the modality from the prompt in some of the items, not from the loss.
 
-    A network that is always told the modality need not see it in the image: its classifier repeats what it was told,
-    and knows nothing where a user leaves the modality open.
+    A network that always gets the modality as a prompt need not recognise it in the image. Its classifier then repeats
+    the prompt and knows nothing if a user declares no modality.
 
     Args:
         keys: index of the modality.
         prob: probability of hiding it.
-        prompt_key: where the index for the prompt goes, ``UNKNOWN_MODALITY`` where it is hidden.
+        prompt_key: key of the index for the prompt, ``UNKNOWN_MODALITY`` if hidden.
     """
 
     def __init__(self, keys: KeysCollection, *, prob: float, prompt_key: str = "modality_prompt") -> None:

@@ -10,7 +10,7 @@ from data_prep.phantoms.shapes import Phantom
 from data_prep.phantoms.volumes import VOLUMES
 
 _SEED = 20250611
-_SHAPES = ((256, 256), (192, 256))  # pictures take turns, so that non-square ones occur too
+_SHAPES = ((256, 256), (192, 256))  # pictures alternate, so that some are not square
 
 __all__ = ["Phantom", "make_phantom"]
 

@@ -1,4 +1,4 @@
-"""Closed-form shapes and textures that the phantoms are made of."""
+"""Closed-form shapes and textures for the phantoms."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Phantom:
 
 
 def grid(shape: Sequence[int], spacing: Sequence[float] | None = None) -> list[np.ndarray]:
-    """Return open coordinate arrays, one an axis, with 0 at the middle; in pixels, or in mm with a spacing."""
+    """Return open coordinate arrays, one per axis, with 0 in the middle; in pixels, or in mm with a spacing."""
     steps = spacing or (1.0,) * len(shape)
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, steps, strict=True)]
     return list(np.ix_(*axes))

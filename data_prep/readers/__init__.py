@@ -1,6 +1,6 @@
-"""Readers, one for each verb of the command line that reads a source.
+"""Readers, one for each verb of the command line with a source.
 
-A new format of files needs nothing here: it is a module in :mod:`custom.images.formats`, which every reader asks. A new
+A new file format needs nothing here: it is a module in :mod:`custom.images.formats`, which every reader uses. A new
 kind of data set needs one subclass of :class:`data_prep.readers.base.Reader`, one entry here and one verb in
 :mod:`data_prep.cli`; everything after loading (intensity, masks, splits, writing, report) is shared.
 """
@@ -24,7 +24,7 @@ _PLACES = {
 
 
 class _Readers(Mapping[str, type[Reader]]):
-    """Verb -> reader class, imported when asked for: some bring libraries that the others do without."""
+    """Verb -> reader class, imported on first use: some need libraries that the others do not."""
 
     def __getitem__(self, verb: str) -> type[Reader]:
         return pkgutil.resolve_name(_PLACES[verb])

@@ -1,4 +1,4 @@
-"""What every reader gives: a cheap list of sources, and one loaded case for each of them."""
+"""The interface of readers: a quick list of sources, and one loaded case for each."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Source:
 
     Attributes:
         name: case name, unique in the prepared set and safe as a file name.
-        entry: whatever the reader needs to load it; small JSON values, since it travels to a worker process and a
-            change of it means that the case is prepared again.
-        files: every file it is read from; a change of one means that the case is prepared again.
-        error: why it cannot be loaded, where the list already shows that.
+        entry: what the reader needs to load it; small JSON values, since it is sent to a worker process, and a
+            change means that the case is prepared again.
+        files: every file it is read from; a change means that the case is prepared again.
+        error: why it cannot be loaded, if the list already shows that.
     """
 
     name: str
@@ -41,18 +41,18 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """An image with its masks and their names, as the source holds them.
+    """An image with its masks and their names, as stored in the source.
 
     Attributes:
         name: the name of its :class:`Source`.
         modality: one of ``custom.modalities.MODALITIES``.
         dataset: the data set it belongs to.
-        split: ``"train"`` or ``"val"``; None where the source gives none, and the pipeline draws it.
-        image: as its format reads it: (Z, H, W) or (Z, H, W, C) with C in 1, 3, 4, spacing (z, y, x) in mm or None.
+        split: ``"train"`` or ``"val"``; None if the source gives none; the pipeline then draws it.
+        image: as read by its format: (Z, H, W) or (Z, H, W, C) with C in 1, 3, 4, spacing (z, y, x) in mm or None.
         label: (Z, H, W) integers, 0 is background.
         label_file: the file to name in errors about the label.
         names: label id -> name; ``"*"`` names every id that is not listed. An id without a name is dropped.
-        instance: every id is one object already, so masks are never split.
+        instance: every id is already one object, so masks are never split.
         meta: optional text fields of the prepared form: patient, license, source.
     """
 
@@ -78,7 +78,7 @@ class Reader(ABC):
     name: str
 
     def use_folder(self, src: str | PathLike[str], allowed: str) -> None:
-        """Take a folder as the source; the data set has its name.
+        """Use a folder as the source; it names the data set.
 
         Raises:
             InputError: there is no such folder.
@@ -118,30 +118,30 @@ def read_raw(path: str | PathLike[str], *, frame: int | None = None) -> Image:
 
 
 def check_shape(shape: tuple[int, ...], image: Image, source: str, field: str = "label") -> None:
-    """Check that something that was drawn on an image has the image's size.
+    """Check that a label has the size of its image.
 
     Args:
-        shape: (Z, H, W) of it.
+        shape: (Z, H, W) of the label.
         image: from ``read_raw``.
         source: its file, for the error.
         field: the part of that file, for the error.
 
     Raises:
-        InputError: it has another size; the error says so where that is the size before the orientation of EXIF.
+        InputError: it has another size; the error says if that is the size before EXIF orientation.
     """
     allowed = image.array.shape[:3]
     if shape == allowed:
         return
     wanted = f"the image's {allowed}"
     if image.notes.get("exif_orientation", 1) >= 5 and shape == (allowed[0], allowed[2], allowed[1]):
-        wanted += ", turned upright as its EXIF orientation says, and not as stored"
+        wanted += ", upright according to its EXIF orientation, not as stored"
     raise InputError(source, field, f"shape {shape}", wanted)
 
 
 def safe_name(*parts: str) -> str:
-    """Join parts to one ASCII name of at most 160 characters that is safe as a file name.
+    """Join parts into one ASCII name of at most 160 characters that is safe as a file name.
 
-    Eight digits of the SHA-256 of the parts are added where letters beyond ASCII would get lost or the name is cut.
+    Eight digits of the SHA-256 of the parts are added if letters beyond ASCII would be lost or the name is cut.
 
     Example:
         >>> safe_name("CT", "CURVAS", "r1/10001 458")

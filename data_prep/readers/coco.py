@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from custom.atomic_write import is_inside
 from custom.errors import InputError
-from custom.files import is_inside
 from custom.json_files import read_json
 from custom.limits import OUTLINE
 from custom.modalities import canonical_modality
@@ -27,20 +27,20 @@ _LONGEST_RUN = 64  # bits of a number in packed text
 class CocoReader(Reader):
     """Read pictures with COCO annotations; every annotation is one object, and its category is its name.
 
-    Where objects overlap, the smaller one lies on top. Crowd annotations (``iscrowd``) mark no single object and are
-    left out; pictures without any other annotation have no foreground and are not listed.
+    Where objects overlap, the smaller one lies on top. Crowd annotations (``iscrowd``) do not mark a single object and
+    are ignored; pictures without any other annotation have no foreground and are not listed.
 
     Args:
-        src: folder of the pictures. A ``file_name`` is looked for in ``src`` and ``src/images``, before that in a
-            folder of either that is named like the end of the annotation file (``instances_train2017.json``:
-            ``train2017``), and at last beside the annotation file.
+        src: folder of the pictures. A ``file_name`` is first looked for in a sub-folder of ``src`` or ``src/images``
+            that is named like the end of the annotation file (``instances_train2017.json``: ``train2017``), then in
+            ``src`` and ``src/images``, and last beside the annotation file.
         modality: the modality of all pictures.
-        annotations: annotation file, as a path or relative to ``src``. Default: the ``.json`` file in ``src`` or
-            ``src/annotations``; of several, the one with ``train`` and the one with ``val`` as a word of its name; they
-            give the split.
+        annotations: annotation file, as a path or relative to ``src``. By default the ``.json`` file in ``src`` or
+            ``src/annotations``; if there are several, the one with ``train`` and the one with ``val`` as a word of its
+            name, which give the split.
 
     Raises:
-        InputError: the folder is missing, the modality is not known, or the annotation file is missing or is one of
+        InputError: the folder is missing, the modality is unknown, or the annotation file is missing or is one of
             several.
     """
 
@@ -52,7 +52,7 @@ class CocoReader(Reader):
     def sources(self) -> list[Source]:
         """List the pictures with annotations, in the order of the annotation files.
 
-        ``entry`` holds a picture's own annotations, so the annotation file is none of ``files``: when it changes, only
+        ``entry`` holds a picture's own annotations, so the annotation file is not in ``files``: when it changes, only
         the pictures whose annotations changed are prepared again.
         """
         found = [source for path, split in self.annotations.items() for source in self._list(path, split)]
@@ -99,7 +99,7 @@ class CocoReader(Reader):
                 stem = Path(image["file_name"]).with_suffix("").as_posix()
                 name = safe_name(self.modality, self.name, *([split] if split else []), stem)
                 if name in names:
-                    raise InputError(path, f"images[{number}].file_name", image["file_name"], "a name of its own")
+                    raise InputError(path, f"images[{number}].file_name", image["file_name"], "a unique name")
             except InputError as error:
                 yield Source(f"{path}: images[{number}]", error=error)
                 continue
@@ -114,7 +114,7 @@ class CocoReader(Reader):
             yield Source(name, entry, (str(file),))
         lost = [key for key in dict.fromkeys([*objects, *problems]) if key not in seen]
         if lost:
-            found = f"{', '.join(map(repr, lost[:5]))} ({len(lost)} in all)"
+            found = f"{', '.join(map(repr, lost[:5]))} ({len(lost)} in total)"
             yield Source(f"{path}: annotations", error=InputError(path, "annotations.image_id", found, "ids of images"))
 
     def _folders(self, annotations: Path) -> list[Path]:
@@ -132,7 +132,7 @@ def _find_annotations(src: Path, given: str | Path | None) -> dict[Path, str | N
         raise InputError("arguments", "annotations", f"no file {given}", f"a path, or one relative to {src}")
     found = [path for folder in (src, src / "annotations") for path in sorted(folder.glob("[!.]*.json"))]
     if len(found) == 1:
-        return {found[0]: None}  # a set of one part: its name says nothing about the other part
+        return {found[0]: None}  # a single file: its name does not give a split
     if not found:
         raise InputError(src, "annotations", "no .json file", f"one in {src} or {src / 'annotations'}")
     parts = {path: split for path in found if (split := _split_of(path)) is not None}
@@ -199,7 +199,7 @@ def _image_id(image: Any, path: Path, number: int, seen: set[Any]) -> Any:
     """Return the id of an entry of ``images`` and add it to ``seen``."""
     key = image.get("id") if isinstance(image, dict) else None
     if not _is_id(key) or key in seen:
-        raise InputError(path, f"images[{number}].id", repr(key), "an id of its own")
+        raise InputError(path, f"images[{number}].id", repr(key), "a unique id")
     seen.add(key)
     return key
 
@@ -214,7 +214,7 @@ def _image_file(image: Mapping[str, Any], path: Path, number: int, folders: Sequ
         raise InputError(path, f"{where} height and width", size, "two whole numbers above 0")
     for folder in folders:
         inside = any(is_inside(folder / name, root) for root in folders)
-        if inside and os.path.isfile(folder / name):  # False, too, for what can be no file name
+        if inside and os.path.isfile(folder / name):  # also False for what cannot be a file name
             return folder / name, size
     raise InputError(path, f"{where}.file_name", repr(name), f"a file in {', '.join(map(str, folders))}")
 
@@ -245,7 +245,7 @@ def _checked_polygon(points: Any, size: tuple[int, int], where: str) -> list[flo
     if len(array) < 6:
         raise InputError(where, "segmentation", f"a polygon of {len(array) // 2} points", "at least 3 points")
     limit = np.tile(size[::-1], len(array) // 2)
-    if (array < -limit).any() or (array > 2 * limit).any():  # the outline is drawn pixel by pixel, however far it goes
+    if (array < -limit).any() or (array > 2 * limit).any():  # the outline would be drawn pixel by pixel, however long
         outermost = float(array[np.abs(array).argmax()])
         raise InputError(where, "segmentation", f"the coordinate {outermost:g}", f"points in {size[1]} x {size[0]}")
     points = array.reshape(-1, 2)
@@ -271,8 +271,8 @@ def _checked_runs(segmentation: Mapping[str, Any], size: tuple[int, int], where:
 def _unpack(text: str, where: str) -> list[int]:
     """Return the run lengths of COCO's packed text.
 
-    A character is six bits from "0" on: five of a number in two's complement, the lowest first, and one for
-    whether more follow. From the fourth number on it is the difference to the number two before.
+    A character is six bits, counted from "0": five bits of a number in two's complement, lowest first, and one that is
+    set if more follow. From the fourth number on, a number is the difference to the number two before.
     """
     runs: list[int] = []
     value = bits = 0

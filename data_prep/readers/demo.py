@@ -1,4 +1,4 @@
-"""Reader of the phantom set: it makes its cases instead of reading them."""
+"""Reader of the phantom set: it computes its cases instead of reading them."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from data_prep.readers.names import ALL_IDS, parse_names
 
 @dataclass(frozen=True)
 class _Images:
-    """What makes one case: a series, or one picture of a series whose pictures lie in no common space."""
+    """The images of one case: a series, or one picture of a series whose pictures have no common space."""
 
     series: SeriesFiles
     files: tuple[str, ...]
@@ -29,17 +29,17 @@ class _Images:
 class DicomReader(Reader):
     """Read series with the label objects that refer to them, one case for each pair.
 
-    A label object belongs to the series it names; where it names none, to the one series of its frame of reference.
-    Pictures without a position (X-rays, photographs) are cases of their own, each with the objects that name it.
+    A label object belongs to the series it names, or else to the one series of its frame of reference.
+    Pictures without a position (X-rays, photographs) are separate cases, each with the objects that name it.
 
     Args:
-        src: folder with DICOM files at any depth; what is not DICOM is passed over.
-        modality: of every case; None takes DICOM's Modality.
-        names: label id -> name, each in place of the file's. The id of a SEG is its segment number, that of an
+        src: folder with DICOM files at any depth; other files are skipped.
+        modality: of every case; None uses DICOM's Modality.
+        names: label id -> name, each replaces the file's name. The id of a SEG is its segment number, that of an
             RTSTRUCT the place among its structures with closed outlines, from 1.
 
     Raises:
-        InputError: the folder is missing, the modality is unknown, or ``names`` is no such table.
+        InputError: the folder is missing, the modality is unknown, or ``names`` is not such a table.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class DicomReader(Reader):
         self.modality = None if modality is None else canonical_modality(modality, "arguments")
         self.names = {} if names is None else parse_names(names, "arguments", "names")
         if ALL_IDS in self.names:
-            raise InputError("arguments", "names", repr(ALL_IDS), "ids, since DICOM label objects name all of theirs")
+            raise InputError("arguments", "names", repr(ALL_IDS), "ids, since DICOM label objects name all their ids")
 
     def sources(self) -> list[Source]:
         """List the pairs of images and label objects, in the order of the series' first files."""
@@ -133,7 +133,7 @@ def _matches(path: str, images: list[_Images]) -> list[int]:
             raise InputError(path, "series", several, "a label object that names its series")
     if not found:
         names = ", ".join(references.images) or ", ".join(references.frames_of_reference) or "nothing"
-        raise InputError(path, "series", f"a reference to {names}, which is not there", "the series it was drawn on")
+        raise InputError(path, "series", f"a reference to {names}, which is missing", "the series it was drawn on")
     return found
 
 

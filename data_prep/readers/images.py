@@ -19,24 +19,24 @@ _LAYOUT = "folders of images and masks, or train/ and val/ with such folders"
 class ImagesReader(Reader):
     """Read pictures and TIFF stacks with masks of the same size.
 
-    The masks of ``case.jpg`` are those of these files that are there: ``case.png``, ``case_mask.png`` (or ``_seg``,
+    The masks of ``case.jpg`` are all of these files that exist: ``case.png``, ``case_mask.png`` (or ``_seg``,
     ``_label``, ``_gt``, ``_segmentation``), ``case_1.png``, ``case_mask_0.png`` and all files of a folder ``case/``.
-    If there are several, each holds one object. ``masks`` may be the same folder as ``images``; masks then have one of
-    the words. A stack of several pages is a volume. A picture is turned upright as its EXIF orientation says, and its
-    masks must fit what viewers show.
+    If there are several, each holds one object. ``masks`` may be the same folder as ``images``; masks must then have
+    one of these words. A stack of several pages is a volume. A picture is turned upright by EXIF orientation, and its
+    masks must match what viewers show.
 
     Args:
         src: folder with the two folders, or with ``train/`` and ``val/`` that hold both and give the split. If only
-            one of these is there, it is the whole set and gives none.
+            one of these exists, it is the whole set and gives none.
         modality: the modality of all images.
         images: name of the folder of images.
         masks: name of the folder of masks.
-        kind: how the pixels of masks are meant; see :func:`data_prep.readers.mask_pictures.mask_rules`.
-        palette: colour -> name; see there.
-        names: id -> name; see there.
+        kind: meaning of the pixels of masks; see :func:`data_prep.readers.mask_pictures.mask_rules`.
+        palette: colour -> name; see :func:`mask_rules`.
+        names: id -> name; see :func:`mask_rules`.
 
     Raises:
-        InputError: a folder is missing, the modality is not known, or the options of masks are wrong.
+        InputError: a folder is missing, the modality is unknown, or the options of masks are wrong.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ImagesReader(Reader):
         self.folders = self._find_folders()
 
     def sources(self) -> list[Source]:
-        """List the images in alphabetical order, and with an error what has no counterpart."""
+        """List the images in alphabetical order; a file without a counterpart has an error."""
         found = [source for split, folder in self.folders.items() for source in self._list(split, folder)]
         if not found:
             raise InputError(self.src, "images", "no picture", f"{pictures.DESCRIPTION}, {tiff.DESCRIPTION}")
@@ -81,7 +81,7 @@ class ImagesReader(Reader):
         )
 
     def _find_folders(self) -> dict[str | None, Path]:
-        """Return split -> the folder that holds the two folders."""
+        """Return split -> the folder that contains the two folders."""
         parts = {part: self.src / part for part in (TRAIN, VALIDATION) if (self.src / part / self.images).is_dir()}
         if parts and self.images != "." and (self.src / self.images).is_dir():
             raise InputError(self.src, "src", f"{self.images}/ beside {', '.join(parts)}", _LAYOUT)
@@ -102,7 +102,7 @@ class ImagesReader(Reader):
             if not files:
                 error = InputError(path, "mask", "none", f"a picture of the same name in {folder / self.masks}")
             elif name in names:
-                error = InputError(path, "file name", path.name, "a name of its own without the ending")
+                error = InputError(path, "file name", path.name, "a unique name without the ending")
             if error is not None:
                 yield Source(str(path), error=error)
                 continue
@@ -141,7 +141,7 @@ def _pair(images: Path, masks: Path) -> tuple[list[Path], dict[str, list[Path]],
 
 
 def _owner(stem: str, stems: set[str]) -> str | None:
-    """Return the image that a mask with more than the image's name in its own belongs to, if that is there."""
+    """Return the image of a mask whose name is longer than the image's, if that exists."""
     base = _MASK_NAME.fullmatch(stem)[1]
     return base if base in stems and base != stem else None
 

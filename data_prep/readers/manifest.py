@@ -1,6 +1,6 @@
 """Reader of folders with one ``<Modality>/manifest.jsonl`` each.
 
-One JSON object a line: ``image`` and ``label`` (paths relative to the manifest), ``modality``, ``dataset``, ``split``
+One JSON object per line: ``image`` and ``label`` (paths relative to the manifest), ``modality``, ``dataset``, ``split``
 (``train`` or ``val``), ``case``, ``labels`` (id -> name, or ``{"*": name}`` for instance maps); optional
 ``label_type`` (``semantic`` or ``instance``), ``patient``, ``license``, ``source``.
 """
@@ -23,10 +23,10 @@ _META_FIELDS = ("patient", "license", "source")
 
 
 class ManifestReader(Reader):
-    """Read the images of any format that manifests list, with label maps of any format.
+    """Read images and label maps of any format that manifests list.
 
-    Ids in a label file that ``labels`` does not list are dropped, unless ``labels`` has ``"*"``: a manifest that
-    lists some ids means "these are the targets"; ``"*"`` gives its name to every id that is not listed.
+    Ids in a label file that are not in ``labels`` are dropped, because the listed ids are the targets, unless
+    ``labels`` has ``"*"``, which names every other id.
 
     Args:
         src: folder with the ``<Modality>/manifest.jsonl`` files.
@@ -90,9 +90,9 @@ class ManifestReader(Reader):
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-    entry = parse_json(line, where, "one JSON object a line", field="line")
+    entry = parse_json(line, where, "one JSON object per line", field="line")
     if not isinstance(entry, dict):
-        raise InputError(where, "line", type(entry).__name__, "one JSON object a line")
+        raise InputError(where, "line", type(entry).__name__, "one JSON object per line")
     for key in _TEXT_FIELDS:
         if not isinstance(entry.get(key), str) or not entry[key]:
             raise InputError(where, key, repr(entry.get(key)), "text")

@@ -28,7 +28,7 @@ _COLOUR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class MaskPicture:
-    """What the mask files of one image say.
+    """The content of the mask files of one image.
 
     Attributes:
         label: (Z, H, W) integers, 0 is background.
@@ -61,7 +61,7 @@ class MaskRules:
 
     @property
     def one_name(self) -> str | None:
-        """The name of the only object there can be; None where ``names`` has several ids."""
+        """The name of the only possible object; None if ``names`` has several ids."""
         if self.names is None:
             return _OBJECT
         return next(iter(self.names.values())) if len(self.names) == 1 else None
@@ -73,24 +73,24 @@ def mask_rules(
     """Check the options of mask files.
 
     Args:
-        kind: how the pixels are meant.
+        kind: meaning of the pixels.
 
             - ``"ids"``: each value is a label id.
             - ``"instances"``: each value is one object, named ``names["*"]`` if given.
-            - ``"binary"``: 0 and anything else; in a JPEG or WebP, which does not keep values, below and from 128. The
+            - ``"binary"``: 0 and anything else; in a JPEG or WebP, which changes values, below 128 and from 128. The
               id is 1.
             - ``"colours"``: each colour is a label, named by ``palette``. Without a palette the colours of a file
               other than black are numbered in the order of their red, green and blue values, at most 64 of them.
             - ``"auto"``: ``"colours"`` if there is a palette. Otherwise decided for each file, by the first rule that
-              fits: a JPEG or WebP is ``"binary"``; so is a file with one value or colour beside 0 or black, unless
+              applies: a JPEG or WebP is ``"binary"``; so is a file with one value or colour besides 0 or black, unless
               ``names`` has several ids; a file with colours is ``"colours"``; any other is ``"ids"``.
         palette: ``"#ff0000"`` or ``"255,0,0"`` -> name. Colours of one name are one label; the name ``"background"``
-            is no label, like black if it is not listed.
-        names: id, or ``"*"`` for every other one, -> name. Ids without a name are dropped. Default: ``"object"``,
+            is not a label, nor is black if it is not listed.
+        names: id, or ``"*"`` for every other id, -> name. Ids without a name are dropped. By default ``"object"``,
             ``"label 3"`` for ids and ``"#ff0000"`` for colours.
 
     Raises:
-        InputError: a value is none of these, or two of them contradict each other.
+        InputError: a value that is not allowed, or options that contradict each other.
     """
     if kind not in KINDS:
         raise InputError("arguments", "kind", repr(kind), ", ".join(KINDS))
@@ -99,7 +99,7 @@ def mask_rules(
     if colours is not None and kind not in ("auto", "colours"):
         raise InputError("arguments", "palette", f"one beside kind {kind}", "kind auto or colours")
     if texts is not None and (kind == "colours" or colours is not None):
-        raise InputError("arguments", "names", "names of ids for masks of colours", "a palette, which has the names")
+        raise InputError("arguments", "names", "names of ids for masks of colours", "a palette, which gives the names")
     if kind == "binary" and texts is not None and len(texts) > 1:
         raise InputError("arguments", "names", f"{len(texts)} names for binary masks", "one name")
     return MaskRules("colours" if colours else kind, colours, texts)
@@ -109,7 +109,7 @@ def read_masks(paths: Sequence[str], image: Image, rules: MaskRules) -> MaskPict
     """Read the mask files of one image.
 
     Several files hold one object each: anything but 0 (in a JPEG or WebP, from 128 up). Where they overlap, the smaller
-    object lies on top. Unless the kind is ``"binary"``, a file of exact values then has one of them beside 0.
+    object lies on top. Unless the kind is ``"binary"``, a lossless file then has one value besides 0.
 
     Args:
         paths: the files.
@@ -134,7 +134,7 @@ def read_masks(paths: Sequence[str], image: Image, rules: MaskRules) -> MaskPict
     if kind == "binary":
         return MaskPicture(_foreground(stored, path).astype(np.uint8), {1: _one_name(rules, path)}, instance=False)
     if stored.ndim == 4 or _is_lossy(path):
-        found = "a colour picture" if stored.ndim == 4 else "a JPEG or WebP, which does not keep values"
+        found = "a colour picture" if stored.ndim == 4 else "a JPEG or WebP, which changes values"
         raise InputError(path, "mask", found, f"one channel of exact values for kind {kind}")
     if kind == "instances":
         return MaskPicture(stored, rules.names or {ALL_IDS: _OBJECT}, instance=True)
@@ -154,7 +154,7 @@ def _ids_or_colours(path: str) -> np.ndarray:
     except InputError as error:
         if error.field != "label":
             raise
-    picture = read_raw(path).array  # it has more than one channel, or values that as_label refuses once more
+    picture = read_raw(path).array  # it has more than one channel, or as_label refuses its values again
     if picture.ndim == 4 and (picture != picture[..., :1]).any():
         return picture
     return as_label(picture[..., 0] if picture.ndim == 4 else picture, path)
@@ -169,7 +169,7 @@ def _guess(stored: np.ndarray, path: str, rules: MaskRules) -> str:
 def _one_object(path: str, image: Image, rules: MaskRules) -> np.ndarray:
     stored = _stored(path, image)
     if rules.kind != "binary" and not _is_lossy(path) and not _has_one_value(stored, path):
-        raise InputError(path, "mask", "several values in one of several files", "one object a file, or kind binary")
+        raise InputError(path, "mask", "several values in one of several files", "one object per file, or kind binary")
     return _foreground(stored, path)
 
 
@@ -197,7 +197,7 @@ def _colours(picture: np.ndarray, rules: MaskRules, path: str) -> MaskPicture:
             found = f"the colour {unknown[0]}" + (f" and {len(unknown) - 1} more" if unknown[1:] else "")
             raise InputError(path, "mask", found, f"colours of the palette: {', '.join(map(_hex, rules.palette))}")
     elif rules.names is not None:
-        raise InputError(path, "mask", f"{len(values)} colours beside names of ids", "a palette, which has the names")
+        raise InputError(path, "mask", f"{len(values)} colours beside names of ids", "a palette, which gives the names")
     elif len(values) > _MAX_COLOURS:
         raise InputError(path, "mask", f"{len(values)} colours", f"at most {_MAX_COLOURS}, or a palette")
     else:
@@ -211,13 +211,13 @@ def _colours(picture: np.ndarray, rules: MaskRules, path: str) -> MaskPicture:
 def _codes(picture: np.ndarray, path: str) -> np.ndarray:
     """Return 0xRRGGBB of every pixel: ZxHxW[x3] -> ZxHxW."""
     if picture.dtype != np.uint8:
-        raise InputError(path, "mask", f"dtype {picture.dtype}", "colours of 8 bits a channel")
+        raise InputError(path, "mask", f"dtype {picture.dtype}", "colours of 8 bits per channel")
     red, green, blue = np.moveaxis(picture, -1, 0) if picture.ndim == 4 else (picture,) * 3
     return (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue
 
 
 def _distinct(values: np.ndarray) -> list[int]:
-    """Return the values other than 0, ascending; masks have long runs of one value, so only their starts are sorted."""
+    """Return the values other than 0, ascending; masks have long runs of one value: only their starts are sorted."""
     flat = values.ravel()
     starts = flat[np.flatnonzero(flat[1:] != flat[:-1]) + 1]
     return [value for value in np.unique(np.append(starts, flat[:1])).tolist() if value]
@@ -248,6 +248,6 @@ def _parse_palette(palette: Mapping[str, str]) -> dict[int, str]:
         else:
             raise InputError("arguments", "palette", repr(key), '"#rrggbb" or "red,green,blue" from 0 to 255')
         if value in colours:
-            raise InputError("arguments", "palette", f"{_hex(value)} twice", "every colour once")
+            raise InputError("arguments", "palette", f"{_hex(value)} twice", "each colour once")
         colours[value] = str(name)
     return colours

@@ -26,7 +26,7 @@ def parse_names(value: Any, source: str, field: str) -> dict[int | str, str]:
         field: the part of it, for the error.
 
     Raises:
-        InputError: it is no such mapping, or it is empty.
+        InputError: it is not such a mapping, or it is empty.
 
     Example:
         >>> parse_names({"1": "liver", "*": "vessel"}, "arguments", "names")

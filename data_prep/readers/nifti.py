@@ -19,15 +19,15 @@ _SEQUENCES = "t1 t1w t1c t1ce t1gd t1n t2 t2w t2f t2star flair adc dwi pd pdw sw
 class NiftiReader(Reader):
     """Read pairs of files of any format, in the first of these layouts that ``src`` has.
 
-    - nnU-Net v2: ``dataset.json`` with ``channel_names``; ``imagesTr/CASE_0000.nii.gz`` with one file for each channel
+    - nnU-Net v2: ``dataset.json`` with ``channel_names``; ``imagesTr/CASE_0000.nii.gz`` with one file per channel
       and ``labelsTr/CASE.nii.gz``, or with another ``file_ending``. The channels R, G, B are one picture in colour.
     - MSD: ``dataset.json`` with ``modality`` and ``training``; an image of several modalities is 4D. A list
-      ``validation`` of the same form, where there is one, gives the split.
+      ``validation`` of the same form, if there is one, gives the split.
     - Plain: the folders ``images`` and ``labels``, also below ``train`` and ``val``, which then give the split. Files
-      are paired by their names, where an image's may end in ``_0000`` and a label's in ``_seg``, ``_label``, ``_mask``
-      or ``_gt``, also with ``.`` or ``-`` as 3D Slicer writes them.
+      are paired by name; an image's name may end in ``_0000`` and a label's in ``_seg``, ``_label``, ``_mask``
+      or ``_gt``, also with ``.`` or ``-`` as written by 3D Slicer.
 
-    Every channel is a case of its own; the channels of one image count as one patient, so that they come to
+    Every channel is a separate case; the channels of one image count as one patient, so that they are on
     the same side of a split. An image without a label, or the reverse, is a source with an error.
 
     Args:
@@ -40,7 +40,7 @@ class NiftiReader(Reader):
 
     Raises:
         InputError: the folder is missing or has none of the layouts, ``dataset.json`` is malformed, or a modality is
-            not known.
+            unknown.
     """
 
     def __init__(

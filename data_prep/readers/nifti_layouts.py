@@ -1,4 +1,4 @@
-"""Where sets keep their images and labels: nnU-Net v2, MSD, and plain folders."""
+"""The layouts of data sets: nnU-Net v2, MSD, and plain folders."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from custom.atomic_write import is_inside
 from custom.errors import InputError
-from custom.files import is_inside
 from custom.images.formats import endings, has_ending, image_files, kinds, stem
 from custom.json_files import read_json
 from data_prep.readers.base import TRAIN, VALIDATION
@@ -20,20 +20,20 @@ INDEX = "dataset.json"
 _ALLOWED = f"the layout of nnU-Net v2 or MSD with {INDEX}, or folders of images and labels"
 _IMAGE_STEM = re.compile(r"(.+)_(\d{4})")
 _LABEL_SUFFIX = re.compile(r"[._-](seg|label|mask|gt)$", re.IGNORECASE)  # 3D Slicer: a.seg.nrrd, a-label.nrrd
-_COLOURS = (["r", "g", "b"], ["red", "green", "blue"])  # nnU-Net keeps such channels in one picture
-_NOT_LABELS = ("background", "ignore")  # nnU-Net's names of 0 and of voxels that nobody annotated
+_COLOURS = (["r", "g", "b"], ["red", "green", "blue"])  # nnU-Net stores such channels in one picture
+_NOT_LABELS = ("background", "ignore")  # nnU-Net's names for 0 and for voxels that are not annotated
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One case of a set.
+    """One case of a data set.
 
     Attributes:
-        name: unique in its set and split.
-        images: one file for each channel; a 4D file, which holds them all, is repeated.
+        name: unique in its data set and split.
+        images: one file per channel; a 4D file with all channels is repeated.
         label: the label file.
-        split: ``"train"``, ``"val"``, or None where the set gives none.
-        error: why there is no such case.
+        split: ``"train"``, ``"val"``, or None if the data set gives none.
+        error: why the case cannot be used.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Pair:
 
 
 class Layout(ABC):
-    """A set of one layout.
+    """A data set with one of the layouts.
 
     Attributes:
-        channels: name of each channel of an image; None where the set names none (one channel).
+        channels: name of each channel of an image; None if the data set names none (one channel).
         stacked: the channels are the volumes of one 4D file.
     """
 
@@ -58,7 +58,7 @@ class Layout(ABC):
         """Return id -> name; ``"*"`` names every other id.
 
         Raises:
-            InputError: they are malformed, or some name stands for several ids.
+            InputError: they are malformed, or a name stands for several ids.
         """
         return {"*": "object"}
 
@@ -72,7 +72,7 @@ class Layout(ABC):
 
 
 class NnUNetLayout(Layout):
-    """``imagesTr/CASE_0000.nii.gz`` with one file for each channel, and ``labelsTr/CASE.nii.gz``."""
+    """``imagesTr/CASE_0000.nii.gz`` with one file per channel, and ``labelsTr/CASE.nii.gz``."""
 
     def __init__(self, src: Path, metadata: Mapping[str, Any]) -> None:
         self.images, self.labels, self.index, self._metadata = src / "imagesTr", src / "labelsTr", src / INDEX, metadata
@@ -131,7 +131,7 @@ class DecathlonLayout(Layout):
                     yield _pair(stem(image), [image] * len(self.channels), label, split)
                 else:
                     where = f"{key}[{number}]"
-                    allowed = f"image and label inside of {self.src}, each one of {kinds()}"
+                    allowed = f"image and label inside {self.src}, each one of {kinds()}"
                     error = InputError(self.index, where, entry, allowed)
                     yield Pair(where, split=split, error=error)
 
@@ -205,7 +205,7 @@ def _label_names(metadata: Mapping[str, Any], index: Path) -> dict[int | str, st
             number, name = int(one), key
         else:
             raise InputError(
-                index, f"labels.{key}", value, "one id; where names stand for several, name the ids (names)"
+                index, f"labels.{key}", value, "one id; if a name stands for several, name the ids (names)"
             )
         if number and name.lower() not in _NOT_LABELS:
             names[number] = name
@@ -222,7 +222,7 @@ def _pair(name: str, images: Sequence[Path], label: Path, split: str | None = No
 
 
 def _files(folder: Path) -> list[Path]:
-    """List a folder, without the hidden files that archives made on a Mac bring along."""
+    """List a folder, without the hidden files of archives made on a Mac."""
     return sorted(path for path in _existing(folder).iterdir() if not path.name.startswith("."))
 
 

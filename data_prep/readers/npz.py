@@ -19,7 +19,7 @@ from custom.modalities import canonical_modality
 from data_prep.readers.base import Case, Reader, Source, safe_name
 
 _FILE_NAME = re.compile(r"(2D|3D)_([^_]+)(?:_([^_]+))?(?:_.*)?$")
-#: Modalities whose ``gts`` number single objects, so that touching ones must not be taken apart or joined.
+#: Modalities whose ``gts`` number single objects, so that touching objects must not be split or joined.
 _INSTANCE_MODALITIES = ("Microscopy",)
 
 
@@ -56,7 +56,7 @@ class NpzReader(Reader):
         label = as_label(arrays["gts"], path)
         if parts[1] == "2D":
             label = label[None]  # HxW -> 1xHxW
-            if image.kind == "volume":  # not slices but channels, of which one may be alpha
+            if image.kind == "volume":  # its last axis is not slices but channels, perhaps with alpha
                 image = replace(image, array=image.array[None], kind="picture", spacing=None)
         elif image.kind == "picture":
             raise InputError(path, "imgs", f"shape {image.array.shape[1:]}", "2D: HxW or HxWx3; 3D: DxHxW")

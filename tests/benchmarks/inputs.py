@@ -1,4 +1,4 @@
-"""The files that are segmented: parts of a fundus photograph that comes with scikit-image, and random boxes."""
+"""The files to segment: parts of a fundus photograph from scikit-image, and random boxes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def volume(folder: Path, slices: int, boxes: int) -> Path:
 
 
 def lite_medsam_picture(folder: Path) -> Path:
-    """Write the picture with one box in the layout that LiteMedSAM's own command line reads; returns the folder."""
+    """Write the picture with one box in the layout of LiteMedSAM's own command line; returns the folder."""
     with np.load(picture(folder, 1)) as content:
         image, box = content["imgs"], content["boxes"][0]
     inputs = folder / "lite_medsam"

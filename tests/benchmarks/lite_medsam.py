@@ -17,8 +17,8 @@ _MARGIN = 5  # of the box that prompts the next slice, in pixels of the 256 fram
 class LiteMedSAM:
     """From npz (imgs, boxes) to npz (segs).
 
-    A picture is encoded once and its boxes are decoded together, as the package's network does. A volume goes as in the
-    script published for the CVPR 2024 challenge: box by box, from the middle slice outwards, each slice encoded anew.
+    A picture is encoded once and its boxes are decoded together, as in the package's network. A volume is segmented as
+    in the script published for the CVPR 2024 challenge: box by box, from the middle outwards, every slice encoded anew.
     """
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # header and rows
 
 
 def names(given: str | Sequence[str]) -> list[str]:
-    """Return what was given separated by commas; fire makes a tuple of it where it can."""
+    """Return the parts of a text with commas; fire may already have made a tuple of it."""
     return [part.strip() for part in (given.split(",") if isinstance(given, str) else map(str, given))]
 
 

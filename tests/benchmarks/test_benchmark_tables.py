@@ -1,4 +1,4 @@
-"""What the benchmark tells about its measurements."""
+"""The tables of the benchmark."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""A process that segments one file after another and tells the seconds."""
+"""A process that segments one file after another and reports the seconds."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-LITE_MEDSAM, TORCH, AUTO = "LiteMedSAM", "PyTorch f32", "default"
+BASELINE, TORCH, AUTO = "LiteMedSAM", "PyTorch f32", "default"
 
 
 class Worker:
     """Another process with one system, started and warm.
 
     Args:
-        system: ``LITE_MEDSAM``, ``TORCH`` (the shipped weights in PyTorch), ``AUTO`` (what ``Predictor()`` chooses), or
+        system: ``BASELINE``, ``TORCH`` (the shipped weights in PyTorch), ``AUTO`` (what ``Predictor()`` chooses), or
             an exported folder, which is run by the project's own torch-free pipeline.
         environment: of the process.
     """
@@ -33,7 +33,7 @@ class Worker:
         return float(self._answer())
 
     def close(self) -> float:
-        """End the process; returns the most memory it ever held, GB."""
+        """End the process; returns its peak memory, GB."""
         self._process.stdin.close()
         peak = float(self._answer())
         self._process.wait()
@@ -47,18 +47,18 @@ class Worker:
 
 
 def peak_memory() -> float:
-    """Return the most memory this process ever held, GB (1e9 bytes)."""
+    """Return the peak memory of this process, GB (1e9 bytes)."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9
 
 
 def _start(system: str) -> Callable[[Path, Path], object]:
-    if system == LITE_MEDSAM:
+    if system == BASELINE:
         from tests.benchmarks.lite_medsam import LiteMedSAM
 
         return LiteMedSAM().run
     from custom import Predictor
-    from custom.inference.batch import Options, segment_case
+    from custom.inference.batch import SegmentOptions, segment_case
     from custom.inference.cases import list_cases
 
     if system == TORCH:
@@ -66,11 +66,11 @@ def _start(system: str) -> Callable[[Path, Path], object]:
     else:
         predictor = Predictor(embeddings=0) if system == AUTO else Predictor(model=system, embeddings=0)
     predictor.network.start()
-    return lambda path, out: segment_case(list_cases(path)[0][0], predictor, Options(), out)
+    return lambda path, out: segment_case(list_cases(path)[0][0], predictor, SegmentOptions(), out)
 
 
 def main() -> None:
-    """Answer each line, input file and output folder as JSON, with the seconds; at the end tell the peak memory."""
+    """Answer each line (input file and output folder as JSON) with the seconds, and at the end with the peak memory."""
     answers, sys.stdout = sys.stdout, sys.stderr
     run = _start(sys.argv[1])
     for line in sys.stdin:
@@ -78,7 +78,7 @@ def main() -> None:
         start = time.perf_counter()
         run(path, out)
         print(time.perf_counter() - start, file=answers, flush=True)
-    if sys.argv[1] not in (LITE_MEDSAM, TORCH) and {"torch", "monai"} & set(sys.modules):
+    if sys.argv[1] not in (BASELINE, TORCH) and {"torch", "monai"} & set(sys.modules):
         sys.exit("PyTorch or MONAI came into the process")
     print(peak_memory(), file=answers, flush=True)
 

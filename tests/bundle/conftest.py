@@ -6,7 +6,7 @@ import pytest
 
 
 def part_of(prepared, folder: Path, modalities: tuple[str, ...], training: int, validation: int) -> Path:
-    """Copy some cases of a prepared set as a set of their own."""
+    """Copy some cases of a prepared set as a separate set."""
     index = json.loads((prepared.root / "dataset.json").read_text())
     for split, count in (("training", training), ("validation", validation)):
         cases = [c for m in modalities for c in [c for c in index[split] if c["modality"] == m][:count]]

@@ -63,7 +63,7 @@ def test_what_an_overlay_sets(name, tiny_clip_folder):
 
 @pytest.fixture(scope="module")
 def natural_weights(tmp_path_factory):
-    """The weights of a network of timm, in the place of those of its hub."""
+    """The weights of a network of timm, in place of those of its hub."""
     path = tmp_path_factory.mktemp("timm") / "weights.pth"
     torch.save(timm.create_model("tiny_vit_5m_224").state_dict(), path)
     return path

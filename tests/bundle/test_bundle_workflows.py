@@ -89,7 +89,7 @@ def test_inference_on_a_folder_of_npz(trained, tmp_path):
 
 @pytest.mark.slow
 def test_load_from_another_folder_gives_the_weights(trained, tmp_path):
-    """With the small package in the bundle's folder; the release, with the real one, is tested beside."""
+    """With the small package in the bundle's folder; the release with the real one has its own tests."""
     code = f"""
 import monai.bundle, torch
 network = monai.bundle.load("bundle", bundle_dir={str(ROOT)!r}, workflow_type="train", source="github",

@@ -1,4 +1,4 @@
-"""``monai.bundle.load`` gives a network that is ready to segment, and asks for no CLIP that the weights do not use."""
+"""``monai.bundle.load`` returns a network that is ready to segment, and loads no CLIP that the weights do not use."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def weights(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["train", "inference"])
 def test_load(kind, weights, tmp_path):
-    """Where the hub's cache is empty and the hub cannot be reached."""
+    """Without a hub cache, and without access to the hub."""
     environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-W", "default", "-c", CODE, kind, ROOT, weights]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -45,7 +45,7 @@ def test_load(kind, weights, tmp_path):
 
 
 def test_training_trains(small_set, tmp_path):
-    """Although the network starts in evaluation mode."""
+    """The network starts in evaluation mode."""
     options = {"clip": "none", "device": "cpu", "num_workers": 0, "silent": True, "batch_size": 1, "epochs": 1}
     places = {"dataset_dir": str(small_set), "output_dir": str(tmp_path), "ckpt_dir": str(tmp_path)}
     config = str(ROOT / "bundle" / "configs" / "train.json")

@@ -1,4 +1,4 @@
-"""The release zip as its users meet it: downloaded into an empty folder, loaded and run from another one."""
+"""The release zip as users get it: downloaded into an empty folder, loaded and run from another one."""
 
 import functools
 import http.server
@@ -41,7 +41,7 @@ def zip_file(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def served(zip_file):
-    """The address of a web server on this machine that has the zip."""
+    """The address of a local web server with the zip."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=zip_file.parent)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -110,9 +110,9 @@ assert custom.__file__.startswith(str(configs).removesuffix("configs"))
     assert np.load(tmp_path / "out" / "2D_US_a.npz")["segs"].shape == (8, 9)
     trained, tested = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("train", "eval"))
     assert trained["mean"] == tested["mean"]
-    told = done.stdout + done.stderr
-    assert "data shape of network is verified with no error" in told
-    assert "metadata is verified with no error" in told or not SCHEMA.is_file()
+    printed = done.stdout + done.stderr
+    assert "data shape of network is verified with no error" in printed
+    assert "metadata is verified with no error" in printed or not SCHEMA.is_file()
 
 
 TRAIN, EVALUATE = ("train.json",), ("train.json", "evaluate.json")
@@ -127,7 +127,7 @@ WORKFLOWS = {
 
 @pytest.mark.parametrize("names", WORKFLOWS, ids=lambda names: names[-1])
 def test_properties(names, unpacked, small_set, tmp_path, monkeypatch):
-    """Overlays for several processes run as one process here; those of ``ablation/`` are tested beside."""
+    """Overlays for several processes run as one process here; those of ``ablation/`` have their own tests."""
     process = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29517}
     for name, value in process.items():
         monkeypatch.setenv(name, str(value))

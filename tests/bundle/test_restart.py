@@ -1,4 +1,4 @@
-"""The bundle's training, killed, stopped and spread over processes, ends as one left alone."""
+"""The bundle's training ends the same if it is killed, stopped or spread over processes."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def options(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def processes():
-    """Where processes begin with everything imported: a training then starts in a second."""
+    """A context whose processes start with everything imported, so that a training starts in a second."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["custom.handlers", "custom.engines", "custom.networks", "monai.bundle"])
     return context
 
 
 def train(folder, options, iteration=None, seconds=None):
-    """Train in this process; kill it at the end of an iteration or so many seconds after the start."""
+    """Train in this process; kill it at the end of an iteration or some seconds after the start."""
     import monai.bundle
 
     torch.set_num_threads(1)
@@ -76,7 +76,7 @@ def train(folder, options, iteration=None, seconds=None):
 
 
 def run_process(processes, folder, options, **kill):
-    """Return how a training in a process of its own ended: 0, or minus the signal."""
+    """Return the exit code of a training in its own process: 0, or minus the signal."""
     process = processes.Process(target=train, args=(folder, options), kwargs=kill)
     process.start()
     process.join()
@@ -92,7 +92,7 @@ def assert_same_weights(folder, reference, tolerance=0.0):
 
 @pytest.fixture(scope="module")
 def reference(processes, options, tmp_path_factory):
-    """A run left alone: 2 epochs of 4 iterations."""
+    """An uninterrupted run: 2 epochs of 4 iterations."""
     folder = tmp_path_factory.mktemp("reference")
     settings = {"epochs": 2, "epoch_length": 4, "batch_size": 1, "save_interval": 1}
     assert run_process(processes, folder, options | settings) == 0
@@ -110,7 +110,7 @@ def test_killed_and_resumed(processes, reference, tmp_path, iteration):
 
 @pytest.mark.slow
 def test_killed_at_twenty_moments(processes, reference, tmp_path):
-    """Random moments: of a step, of saving, of validating."""
+    """At random moments: in a step, while saving, while validating."""
     expected, settings = reference
     assert run_process(processes, tmp_path, settings) == 0  # again, now that the pictures are encoded
     assert_same_weights(tmp_path, expected)
@@ -164,7 +164,7 @@ def test_stopped_by_a_scheduler(reference, tmp_path):
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_double_batch(options, tmp_path):
     pair = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    # Adam turns a gradient of rounding alone into a whole step, which its epsilon is there to prevent.
+    # Adam turns a gradient of mere rounding into a whole step unless its epsilon prevents it.
     settings = options | {"epochs": 1, "epoch_length": 40, "device": "cpu", "optimizer#eps": 1e-5}
     runs = {
         "one": start_program(tmp_path / "one", settings | {"batch_size": 2}),

@@ -25,7 +25,7 @@ def run(*command: object, cwd: Path = ROOT) -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(shared_lite_network, tmp_path_factory):
-    """LiteMedSAM's weights with the project's own prompts on, so that masks lie on what is in the picture."""
+    """LiteMedSAM's weights with the project's own prompts on, so that masks lie on objects of the picture."""
     kept = shared_lite_network.components
     shared_lite_network.prompt_encoder.components = type(kept)(clip_text=False, clip_image=False)
     path = tmp_path_factory.mktemp("checkpoint") / "model.pt"

@@ -1,4 +1,4 @@
-"""The switches of ``train.json`` and ``evaluate.json`` beside the paper's recipe, through the bundle itself."""
+"""The switches of ``train.json`` and ``evaluate.json`` besides the paper's recipe, through the bundle itself."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ def test_off_nothing_is_averaged(options, tmp_path):
 
 def test_mask_report_and_the_scores_of_the_validation(trained, options, tmp_path):
     configs = [str(CONFIGS / name) for name in ("train.json", "evaluate.json")]
-    for told in (True, False):
-        places = {"ckpt_dir": str(trained), "output_dir": str(tmp_path / str(told))}
-        run("evaluating", config_file=configs, mask_report=True, tell_modality=told, **places, **options)
+    for declared in (True, False):
+        places = {"ckpt_dir": str(trained), "output_dir": str(tmp_path / str(declared))}
+        run("evaluating", config_file=configs, mask_report=True, tell_modality=declared, **places, **options)
     cases = [folder / "cases.csv" for folder in (trained / "eval", tmp_path / "True")]
     assert cases[0].read_text() == cases[1].read_text()
     masks = []
-    for told in ("True", "False"):
-        with (tmp_path / told / "masks.csv").open(newline="") as file:
+    for declared in ("True", "False"):
+        with (tmp_path / declared / "masks.csv").open(newline="") as file:
             masks.append(list(csv.DictReader(file)))
     with cases[0].open(newline="") as file:
         scored = {row["case"]: row for row in csv.DictReader(file)}
@@ -127,7 +127,7 @@ def start(folder, options, workflow, *configs, launcher=()):
 @pytest.mark.slow
 def test_two_processes_average_and_report_as_one(options, tmp_path):
     pair = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    # Without GPUs batch normalisation sees each process' share, so it is left out.
+    # Without GPUs batch normalisation sees each process's share, so it is excluded.
     same = {"content_cnn": False, "modality_embedding": False, "epoch_length": 6}
     settings = {key: value for key, value in (options | same).items() if key != "silent"}
     for workflow, overlays in (("training", ["multi_gpu_train"]), ("evaluating", ["evaluate", "multi_gpu_evaluate"])):
@@ -139,7 +139,7 @@ def test_two_processes_average_and_report_as_one(options, tmp_path):
             assert program.returncode == 0, output
     one, two = (torch.load(tmp_path / name / "last.pt", weights_only=True)["ema"] for name in ("one", "two"))
     for name in one:
-        if not name.endswith("k_proj.bias"):  # no gradient but rounding, which Adam blows up
+        if not name.endswith("k_proj.bias"):  # its gradient is mere rounding, which Adam amplifies
             torch.testing.assert_close(one[name], two[name], rtol=0, atol=5e-5, msg=name)
     tables = [(tmp_path / name / "evaluating" / "masks.csv").read_text().splitlines() for name in ("one", "two")]
     places = [[line.split(",")[:4] for line in table] for table in tables]

@@ -11,10 +11,10 @@ from custom.modalities import MODALITIES
 
 
 class FakeBackend:
-    """Stands for the network: a mask is where the frame's image is bright, inside the box or ``reach`` around it.
+    """A stand-in for the network: a mask is where the frame's image is bright, inside the box or ``reach`` around it.
 
-    The embedding is the frame's image itself. IoU and modality follow from the box alone, so that results can be told
-    apart. Everything asked is kept: ``encoded`` images (each told by its sum), and ``decoded`` calls.
+    The embedding is the frame's image itself. IoU and modality follow from the box alone, so results differ by box. All
+    calls are recorded: ``encoded`` images (each as its sum), and ``decoded`` calls.
     """
 
     crop_size = 64
@@ -42,12 +42,12 @@ class FakeBackend:
             within &= (y >= y_min - self.reach) & (y <= y_max + self.reach)
             strength = 1 + (x_min + 2 * y_min + 3 * x_max) % 7
             logits.append(np.where(within, (embedding[0] - 0.5) * strength, -strength))
-        told = np.zeros((len(boxes), len(MODALITIES)), np.float32)
-        told[:, MODALITIES.index(self.likely)] = self.sure
-        told[:, 0] += boxes[:, 0] / 256
+        modality_logits = np.zeros((len(boxes), len(MODALITIES)), np.float32)
+        modality_logits[:, MODALITIES.index(self.likely)] = self.sure
+        modality_logits[:, 0] += boxes[:, 0] / 256
         iou = ((boxes[:, 2] - boxes[:, 0]) / 256).astype(np.float32)
         masks = np.stack(logits).astype(np.float32)
-        return Decoded(masks, iou, told if self.uses_modality else None)
+        return Decoded(masks, iou, modality_logits if self.uses_modality else None)
 
 
 def fake_model(backend, **facts):
@@ -67,7 +67,7 @@ def make_model():
 
 
 def axial_series(folder, slices, *, spacing=(0.8, 0.6), gap=2.5, first=(-20.0, -30.0, 40.0), directions=None, **tags):
-    """Write slices, KxRxC int16, one file each with names that do not tell the order."""
+    """Write slices, KxRxC int16, one file each with names that do not show the order."""
     row, column = directions or ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
     normal = np.cross(row, column)
     folder.mkdir(parents=True, exist_ok=True)

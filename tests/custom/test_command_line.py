@@ -275,7 +275,7 @@ import os, signal, sys, time
 from pathlib import Path
 from custom.command_line import leave_on_sigterm, run
 from custom.errors import InputError
-from custom.files import write_whole
+from custom.atomic_write import write_whole
 def stop(number):
     write_whole(Path({str(folder)!r}) / "a", lambda file: (os.kill(os.getpid(), number), time.sleep(60)))
 def command():

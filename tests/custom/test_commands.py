@@ -12,7 +12,7 @@ import pytest
 from custom.version import __version__
 
 ROOT = Path(__file__).parents[2]
-#: Module with a main() -> what is called, and the arguments without which it would not look at a further key.
+#: Module with a main() -> the function called, and the arguments it needs before it checks further keys.
 COMMANDS = {
     "custom.experiments run": ("custom.experiments:run", ["ablation/proposed", "--dataset_dir", "D", "--out", "out"]),
     "custom.export.__main__": ("custom.export.__main__:export", []),

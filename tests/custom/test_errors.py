@@ -18,7 +18,7 @@ def test_one_line():
 
 def test_survives_another_process():
     error = InputError(Path("a.npz"), "boxes[2]", [9, 4, 3, 8], "x_min < x_max")
-    copied = copy.deepcopy(error)  # by the way that leads to another process
+    copied = copy.deepcopy(error)  # as on the way to another process
     assert type(copied) is InputError and str(copied) == str(error)
     assert str(error) == "a.npz: boxes[2]: found [9, 4, 3, 8]; allowed: x_min < x_max"
 
@@ -40,7 +40,7 @@ def test_program_reports_the_one_line():
 
 
 def test_error_of_a_data_worker():
-    """It arrives as text: the worker's traceback, with the errors around it."""
+    """It arrives as text: the worker's traceback, inside other errors."""
     sent = (
         "import traceback\n"
         "try:\n"
@@ -59,12 +59,12 @@ def test_other_errors_keep_their_traceback():
 
 
 def test_full_disk_is_told_behind_the_error_it_leads_to(tmp_path):
-    """A limit on the size of files stands for a full disk; torch then raises an error of its own."""
+    """A limit on the size of files simulates a full disk; torch then raises its own error."""
     path = str(tmp_path / "a.pt")
     done = run(
         "import resource, torch\n"
         "from pathlib import Path\n"
-        "from custom.files import write_whole\n"
+        "from custom.atomic_write import write_whole\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         f"write_whole(Path({path!r}), lambda file: torch.save(torch.zeros(10000), file))\n"
     )
@@ -72,7 +72,7 @@ def test_full_disk_is_told_behind_the_error_it_leads_to(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unwritable_folder_is_told():
+def test_unwritable_folder_is_reported():
     wrapped = (
         "try: open('/proc/none/a', 'w')\nexcept OSError as error: raise RuntimeError('while building') from error\n"
     )

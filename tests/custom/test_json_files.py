@@ -7,11 +7,11 @@ from custom.json_files import parse_json, read_json
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "file: found no JSON"),
-        (b"[" * 10**6, "file: found no JSON"),
-        (b"1" * 10**5, "file: found no JSON"),  # a number of so many digits would take long to convert
-        (b"\xff\xfe\xfd", "file: found no JSON"),
-        (b"", "file: found no JSON"),
+        (b"{", "file: found invalid JSON"),
+        (b"[" * 10**6, "file: found invalid JSON"),
+        (b"1" * 10**5, "file: found invalid JSON"),  # a number of 100,000 digits would take long to convert
+        (b"\xff\xfe\xfd", "file: found invalid JSON"),
+        (b"", "file: found invalid JSON"),
     ],
 )
 def test_what_is_no_json(tmp_path, content, message):

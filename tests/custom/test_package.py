@@ -14,7 +14,8 @@ def bundle(tmp_path):
     """The repository's bundle with some bytes as weights, and things that do not belong into a release."""
     folder = tmp_path / "bundle"
     shutil.copytree(package.BUNDLE, folder, ignore=shutil.ignore_patterns("models", "eval", "__pycache__"))
-    for name in ("models/model.pt", "models/last.pt", "eval/cases.csv", "data/private.npy", "docs/__pycache__/a.pyc"):
+    strangers = ("models/last.pt", "eval/cases.csv", "data/private.npy", "docs/__pycache__/a.pyc", "docs/.DS_Store")
+    for name in ("models/model.pt", *strangers, "docs/notebooks/.ipynb_checkpoints/segment-checkpoint.ipynb"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"weights")
     return folder
@@ -41,11 +42,21 @@ def test_holds_the_bundle_and_the_real_package(bundle, tmp_path):
         names = set(archive.namelist())
         shim = archive.read("mcp_medsam/custom/__init__.py")
     bundle_files = {"LICENSE", "configs/train.json", "docs/README.md", "models/model.pt"}
-    code = {"custom/networks/tiny_vit.py", "custom/label_app/requirements.txt", "data_prep/readers/nifti.py"}
+    code = {"custom/networks/tiny_vit.py", "custom/py.typed", "data_prep/readers/nifti.py"}
+    code |= {"custom/label_app/requirements.txt", "custom/label_app/README.md"}
     assert {f"mcp_medsam/{name}" for name in bundle_files | code} <= names
     assert shim == (package._PACKAGE / "__init__.py").read_bytes()
-    unwanted = ("last.pt", "eval/", "/data/private", "__pycache__", ".pyc")
+    unwanted = ("last.pt", "eval/", "/data/private", "__pycache__", ".pyc", ".DS_Store", "checkpoint.ipynb")
     assert not [name for name in names if any(part in name for part in unwanted)]
+
+
+def test_holds_pages_pictures_and_notebooks_but_not_the_scores_of_every_case(bundle, tmp_path):
+    with zipfile.ZipFile(built(bundle, tmp_path / "out")) as archive:
+        names = {name.removeprefix("mcp_medsam/") for name in archive.namelist()}
+    pages = {f"docs/{path.name}" for path in (bundle / "docs").iterdir() if path.suffix in (".md", ".png", ".svg")}
+    notebooks = {f"docs/notebooks/{name}.ipynb" for name in ("segment", "fine_tune")}
+    tables = {"docs/results/runs.csv", "docs/results/robustness.csv"}
+    assert pages | notebooks | tables | {"docs/data_license.txt"} == {name for name in names if "docs/" in name}
 
 
 def test_no_release_without_weights_or_version(bundle, tmp_path):

@@ -9,7 +9,7 @@ PARTS += ["backward", "optimizer"]
 
 
 class SameProcess:
-    """Stands in for the pool, whose fresh process would import everything once more."""
+    """Stands in for the pool, whose new process would import everything again."""
 
     def __init__(self, *_, **__):
         pass
@@ -40,7 +40,7 @@ def test_one_plain_step(prepared_demo):
     assert min(result.data, result.step, result.both, result.memory) > 0
     assert list(result.parts) == PARTS and all(ms >= 0 for ms in result.parts.values())
     assert result.parts["image encoder"] > result.parts["loss"]
-    # A step is made of its parts; two measurements of one step differ, on a busy machine by a lot.
+    # A step is the sum of its parts; two measurements of a step differ, on a busy machine by much.
     assert 0.1 < 1e-3 * sum(result.parts.values()) * result.step < 10
     assert "step alone" in str(result) and "mask decoder" in str(result)
 

@@ -1,4 +1,4 @@
-"""Scores of files: any two formats on one place, folders, and errors before and while they are read."""
+"""Scores of files: any two formats at one place, folders, and errors before and during reading."""
 
 import csv
 import sys
@@ -45,7 +45,7 @@ def call(monkeypatch, capsys):
 
 
 def save(path, array, affine=AFFINE):
-    """Write an IxJxK array in the format that the name's ending tells."""
+    """Write an IxJxK array in the format of the name's ending."""
     path.parent.mkdir(exist_ok=True)
     if path.suffix == ".tif":
         tifffile.imwrite(path, array.T, photometric="minisblack")

@@ -57,7 +57,7 @@ def names(folder):
 
 
 def test_fundus_picture(run, tmp_path):
-    """The optic disc of a real picture, with LiteMedSAM's weights alone: encoder, decoder and files in one go."""
+    """The optic disc of a real picture, with LiteMedSAM's weights only: encoder, decoder and files in one run."""
     retina = data.retina()  # comes with scikit-image
     Image.fromarray(retina[300:900:2, 100:1000:2]).save(tmp_path / "eye.png")
     height, width = 300, 450
@@ -70,14 +70,14 @@ def test_fundus_picture(run, tmp_path):
 
     mask, overlay = np.asarray(Image.open(out / "eye_mask.png")), np.asarray(Image.open(out / "eye_overlay.png"))
     assert mask.shape == (height, width) and mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1, 2}
-    assert overlay.shape == (2 * height, 2 * width, 3)  # enlarged, to be seen
+    assert overlay.shape == (2 * height, 2 * width, 3)  # enlarged, so that it can be seen
     report = json.loads((out / "eye.json").read_text())
     assert report["image"] == str(tmp_path / "eye.png") and report["size"] == [width, height]
     assert (report["modality"], report["modality_source"]) == ("Fundus", "argument")
     assert [entry["box"] for entry in report["boxes"]] == [[20, 130, 90, 230], [200, 100, 260, 160]]
     for k, entry in enumerate(report["boxes"], start=1):
         assert entry["area"] == (mask == k).sum() and 0 <= entry["iou"] <= 1.1
-        assert "predicted_modality" not in entry  # LiteMedSAM knows no modalities
+        assert "predicted_modality" not in entry  # LiteMedSAM has no modalities
     assert report["boxes"][0]["area"] > 500
     assert report["model"]["backend"] == "torch" and report["model"]["checkpoint"] == "lite_medsam"
 
@@ -147,7 +147,7 @@ def test_processes_take_shares(run, tmp_path, fake, monkeypatch):
         ({"--boxes": "[[8,2,1,9]]"}, "arguments: boxes[0]: found [8, 2, 1, 9]; allowed: x_min <= x_max"),
         ({"--boxes": "[0,0,30,9]"}, "boxes[0]: found [0, 0, 30, 9]; allowed: inside the image: x 0 to 29, y 0 to 19"),
         ({"--boxes": "[1,2,3]"}, "arguments: boxes"),
-        ({"--boxes": "[1,2,0,8,9,0]"}, "boxes: found 6 numbers a box for a picture"),
+        ({"--boxes": "[1,2,0,8,9,0]"}, "boxes: found 6 numbers per box for a picture"),
         ({"--boxes": "[]"}, "boxes: found []"),
         ({"--boxes": "here"}, "boxes: found 'here'"),
         ({"--boxes": "None"}, "boxes: found no boxes; allowed: --boxes"),
@@ -214,7 +214,7 @@ def test_stopped_by_hand(run, grey, tmp_path, fake):
 
 
 def test_openvino_needs_no_torch(grey, tmp_path):
-    """The whole command in a process of its own; only what is inside the exported graphs is replaced."""
+    """The whole command in its own process; only the exported graphs are replaced."""
     pytest.importorskip("openvino")
     np.savez(tmp_path / "3D_CT_1.npz", imgs=np.zeros((3, 9, 9), np.uint8), boxes=[[1, 1, 0, 5, 5, 2]])
     nib.save(nib.Nifti1Image(np.zeros((9, 9, 3), np.uint8), np.eye(4)), tmp_path / "a.nii.gz")
@@ -338,7 +338,7 @@ def test_low_iou_and_a_contradicted_modality_warn(run, grey, tmp_path, fake, cap
 
 
 def test_exif_rotation_is_applied_and_reported(run, grey, tmp_path, fake):
-    """A box read in a viewer meets what the viewer shows, and the mask is upright."""
+    """A box read off a viewer matches what the viewer shows, and the mask is upright."""
     picture = Image.open(grey)
     exif = picture.getexif()
     exif[274] = 6  # shown turned by 90 degrees clockwise

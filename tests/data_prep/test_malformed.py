@@ -1,4 +1,4 @@
-"""Malformed input through the command line: it is named, what is good beside it is prepared, the exit code tells."""
+"""Malformed input through the command line: it is reported, good cases are prepared, and the exit code is 1."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def test_malformed(call, source, tmp_path, verb, good, add, kind, pattern):
 
 @pytest.mark.parametrize("verb", TABLES)
 def test_the_good_case_is_prepared_once(call, source, tmp_path, verb):
-    """An option of the reader that changes is noticed, another run with the same ones does nothing."""
+    """A changed option of the reader is noticed; another run with the same options does nothing."""
     options = TABLES[verb][0](source)
 
     def reused():
@@ -84,7 +84,7 @@ WHOLE = [
     ("npz", lambda root: None, r"no \.npz file"),
     ("manifest", lambda root: None, r"no manifest lines"),
     ("nifti --modality CT", lambda root: None, r"no folder images"),
-    ("nifti --modality CT", not_json, r"dataset\.json: file: found no JSON"),
+    ("nifti --modality CT", not_json, r"dataset\.json: file: found invalid JSON"),
     ("nifti", nifti_good, r"modality: found none"),
     ("nifti --modality CT --names {0:a}", nifti_good, r"names: found"),
     ("images --modality SPECT", images_good, r"modality: found 'SPECT'"),

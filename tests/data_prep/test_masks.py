@@ -125,7 +125,7 @@ def test_only_the_largest_masks_of_a_slice_are_listed():
     label[0, 0, :2], label[0, 1, :5], label[0, 2, :3], label[0, 3, :3] = 1, 2, 3, 4
     label[1, 0, :2], label[1, 1, :1] = 1, 2
     assert slice_index(label, 4) == slice_index(label) == [[0, [1, 2, 3, 4]], [1, [1, 2]]]
-    assert slice_index(label, 2) == [[0, [2, 3]], [1, [1, 2]]]  # of two equal ones the lower id
+    assert slice_index(label, 2) == [[0, [2, 3]], [1, [1, 2]]]  # of two equal sizes the lower id
     assert slice_index(label, max_masks=1) == [[0, [2]], [1, [1]]]
 
 
@@ -137,7 +137,7 @@ def test_the_smaller_object_lies_on_top():
         mask[rng.choice(126, size, replace=False)] = True
         masks.append(mask)
     wanted = np.zeros(126, int)
-    for k in (1, 0, 2, 4):  # by size, and the later one of two equal ones on top
+    for k in (1, 0, 2, 4):  # by size, and of two equal sizes the later one on top
         wanted[masks[k]] = k + 1
     label = paint([np.flatnonzero(mask) for mask in masks], shape, "x")
     np.testing.assert_array_equal(label, wanted.reshape(shape))

@@ -134,7 +134,7 @@ def test_tools_without_a_set(call, tmp_path, verb):
     assert "dataset.json: found no such file" in out + err and "Traceback" not in out + err
 
 
-def test_leakage_is_told(call, manifest, square, tmp_path):
+def test_leakage_is_reported(call, manifest, square, tmp_path):
     root, add = manifest
     add("a", GREY, square)
     add("b", GREY, square, split="val")
@@ -145,8 +145,8 @@ def test_leakage_is_told(call, manifest, square, tmp_path):
     assert (code, err) == (0, "") and "leakage: one image" in out
 
 
-def test_a_path_that_is_no_unicode_is_told(manifest, square, tmp_path):
-    """A file name with the byte 0xff is one that a terminal cannot show."""
+def test_a_path_that_is_not_unicode_is_reported(manifest, square, tmp_path):
+    """A file name with the byte 0xff cannot be shown on a terminal."""
     (tmp_path / "in").mkdir()
     try:
         (tmp_path / "in" / "2D_US_\udcff.npz").write_bytes(b"no archive")

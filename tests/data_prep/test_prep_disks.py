@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: one line tells it, and nothing half-written stays."""
+"""Disks that are full or read-only: one line reports it, and no half-written file stays."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from custom import files
+from custom import atomic_write
 from tests.data_prep.malformed.inputs import GREY, LABEL
 from tests.data_prep.malformed.npz_files import npz, npz_good
 
@@ -49,7 +49,7 @@ def test_a_read_only_output_folder(call):
 
 @contextmanager
 def as_nobody():
-    """Give up the rights of root, for whom no folder is read-only."""
+    """Drop the rights of root, for whom no folder is read-only."""
     if os.geteuid() != 0:
         yield
         return
@@ -66,19 +66,19 @@ def contents(folder):
 
 @pytest.mark.parametrize("file", ["2D_US_b.image.npy", "2D_US_b.label.npy", "report.json", "dataset.json"])
 def test_a_disk_that_fills_up(call, source, tmp_path, monkeypatch, file):
-    """What is finished stays, nothing is half-written, and with room the next run carries on."""
+    """Finished files stay, no file is half-written, and with free space the next run continues."""
     for name in "abc":
         npz(f"2D_US_{name}")(source)
     command = ("npz", "--src", source, "--workers", 1, "--leakage", "warn", "--out")
     assert call(*command, tmp_path / "once")[0] == 0
-    real = files.os.replace
+    real = atomic_write.os.replace
 
     def full(partial, path):
         if Path(path).name == file:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         real(partial, path)
 
-    monkeypatch.setattr(files.os, "replace", full)
+    monkeypatch.setattr(atomic_write.os, "replace", full)
     code, out, err = call(*command, tmp_path / "out")
     assert (code, out) == (1, "") and err.count("\n") == 1
     assert err.startswith(f"error: {tmp_path}") and f"{file}: out: found No space left on device" in err
@@ -86,7 +86,7 @@ def test_a_disk_that_fills_up(call, source, tmp_path, monkeypatch, file):
     assert not [path for path in left if path.name.endswith(".partial") or path.name == "dataset.json"]
     finished = left[Path("journal.jsonl")].count(b"\n")
     assert finished == (1 if "_b." in file else 3)
-    monkeypatch.setattr(files.os, "replace", real)
+    monkeypatch.setattr(atomic_write.os, "replace", real)
     assert f"3 cases ({finished} of them by an earlier run)" in call(*command, tmp_path / "out")[1]
     assert contents(tmp_path / "out") == contents(tmp_path / "once")
 

@@ -4,22 +4,24 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from custom.atomic_write import write_whole
 from custom.data.prepared import load_dataset, open_array
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.images.geometry import Geometry
 from custom.images.image import Image
 from data_prep import pipeline
 from data_prep.readers.base import Case, Reader, Source, safe_name
 from data_prep.readers.demo import DemoReader
 from data_prep.readers.manifest import ManifestReader
-from data_prep.writer import Options, prepare_case
+from data_prep.writer import PrepareOptions, prepare_case
 
 GREY = np.full((32, 48), 90, np.uint8)
 
 
 def prepare(root, out, workers=1, **options):
-    return pipeline.prepare(ManifestReader(root), out, options=Options(**options), workers=workers, progress=False)
+    return pipeline.prepare(
+        ManifestReader(root), out, options=PrepareOptions(**options), workers=workers, progress=False
+    )
 
 
 def two_squares():
@@ -80,7 +82,7 @@ def test_geometry_of_a_volume(manifest, tmp_path):
 
 
 class Made(Reader):
-    """One case, made here."""
+    """One case, made in memory."""
 
     name = "made"
 
@@ -120,13 +122,13 @@ class Made(Reader):
 )
 def test_components(tmp_path, components, kind, instance, masks):
     reader = Made(kind=kind, instance=instance)
-    options = Options(components=components, min_size=1)
+    options = PrepareOptions(components=components, min_size=1)
     report = pipeline.prepare(reader, tmp_path / "out", options=options, progress=False)
     assert len(report.training[0]["labels"]) == masks
 
 
 def test_largest_masks_of_a_slice(tmp_path):
-    report = pipeline.prepare(Made(), tmp_path / "out", options=Options(min_size=1, max_masks=1), progress=False)
+    report = pipeline.prepare(Made(), tmp_path / "out", options=PrepareOptions(min_size=1, max_masks=1), progress=False)
     assert report.training[0]["slices"] == [[0, [1]], [1, [1]]]
 
 
@@ -167,7 +169,7 @@ def test_options(manifest, tmp_path, changes, labels, masks):
 )
 def test_bad_options(values):
     with pytest.raises(InputError, match=next(iter(values))):
-        Options(**values)
+        PrepareOptions(**values)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -261,7 +263,7 @@ def test_an_array_that_cannot_be_written_stops_the_run(manifest, tmp_path, squar
     for case in "abc":
         add(case, GREY, square)
     (tmp_path / "out" / "arrays" / "US_Set_b.image.npy").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"US_Set_b\.image\.npy.*with room left"):
+    with pytest.raises(InputError, match=r"US_Set_b\.image\.npy.*with free space"):
         prepare(root, tmp_path / "out", workers)
     assert not list((tmp_path / "out").rglob("*.partial")) and not (tmp_path / "out" / "dataset.json").exists()
 
@@ -284,7 +286,7 @@ def test_volumes_stay_whole(tmp_path):
     (tmp_path / "arrays").mkdir()
     reader = DemoReader()
     source = next(s for s in reader.sources() if s.name.startswith("MR"))
-    outcome = prepare_case(source, reader, tmp_path, Options())
+    outcome = prepare_case(source, reader, tmp_path, PrepareOptions())
     assert outcome.record["dimension"] == 3 and outcome.record["spacing"] == [6.0, 1.8, 1.8]
     assert list(outcome.record["labels"].values()) == ["ventricles", "enhancing tumor", "tumor core"]
     assert outcome.size == sum(p.stat().st_size for p in (tmp_path / "arrays").iterdir())

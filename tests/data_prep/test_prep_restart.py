@@ -1,4 +1,4 @@
-"""A second run does only what is missing or has changed, and a run that was killed is taken up again."""
+"""A second run does only what is missing or has changed, and a killed run is continued."""
 
 import os
 import random
@@ -17,7 +17,7 @@ from custom.errors import InputError
 from data_prep import journal, pipeline
 from data_prep.readers.manifest import ManifestReader
 from data_prep.readers.npz import NpzReader
-from data_prep.writer import Options, Outcome
+from data_prep.writer import Outcome, PrepareOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -55,7 +55,9 @@ def prepare(monkeypatch, source, out):
         loaded = []
         real = pipeline.prepare_case
         monkeypatch.setattr(pipeline, "prepare_case", lambda s, **rest: loaded.append(s.name) or real(s, **rest))
-        report = pipeline.prepare(reader or NpzReader(source), folder, options=Options(**options), progress=False)
+        report = pipeline.prepare(
+            reader or NpzReader(source), folder, options=PrepareOptions(**options), progress=False
+        )
         monkeypatch.setattr(pipeline, "prepare_case", real)
         return report, sorted(int(name[-1]) for name in loaded)
 
@@ -133,7 +135,7 @@ def test_only_what_changed_is_prepared_again(prepare, source, out):
     source.mkdir()
     with pytest.raises(InputError):
         prepare()
-    assert [*load_dataset(out).training, *load_dataset(out).validation]  # nothing was touched
+    assert [*load_dataset(out).training, *load_dataset(out).validation]  # no file was touched
 
 
 @pytest.mark.parametrize("options", [{"min_size": 7}, {"components": False}, {"max_masks": 3}, {"suv_max": 5.0}])
@@ -197,7 +199,7 @@ CHILD = """
 import os, signal, sys
 from data_prep.pipeline import prepare
 from data_prep.readers.npz import NpzReader
-from data_prep.writer import Options
+from data_prep.writer import PrepareOptions
 
 source, out, *runs = sys.argv[1:]
 for run in runs:
@@ -216,7 +218,8 @@ for run in runs:
             if count == int(stop):
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(hook)
-    prepare(NpzReader(source), os.path.join(out, target), options=Options(min_size=int(min_size)), progress=False)
+    options = PrepareOptions(min_size=int(min_size))
+    prepare(NpzReader(source), os.path.join(out, target), options=options, progress=False)
     os._exit(0)
 """
 
@@ -227,7 +230,7 @@ def test_killed_before_any_single_change(source, tmp_path, stops):
     """Killed at its n-th change and again a few changes later; also while another set of options is at work."""
     out = tmp_path / "out"
     for name, min_size in (("a", 16), ("b", 7)):
-        pipeline.prepare(NpzReader(source), out / name, options=Options(min_size=min_size), progress=False)
+        pipeline.prepare(NpzReader(source), out / name, options=PrepareOptions(min_size=min_size), progress=False)
     wanted, other = contents(out / "a"), contents(out / "b")
     assert wanted != other and wanted.keys() < other.keys()
     runs = []
@@ -250,7 +253,7 @@ def test_killed_before_any_single_change(source, tmp_path, stops):
             assert contents(out / f"{name}{n}") == expected, (name, n)
         stopped = contents(out / f"stopped{n}")
         index = stopped.get(Path("dataset.json"))
-        if index:  # it describes the arrays beside it, whenever the run was stopped
+        if index:  # it describes the arrays beside it at any moment
             complete = wanted if index == wanted[Path("dataset.json")] else other
             assert stopped.items() >= {p: c for p, c in complete.items() if p.name != "report.json"}.items(), n
 
@@ -279,7 +282,7 @@ def kill_and_repeat(arguments, out, wanted, kills, seed):
             time.sleep(0.01)
         if (out / "dataset.json").exists() and not (out / "journal.jsonl").exists():
             assert contents(out) == wanted
-            shutil.rmtree(out)  # it was faster than the kill
+            shutil.rmtree(out)  # the run was faster than the kill
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert contents(out) == wanted
     return seconds
@@ -325,7 +328,7 @@ def test_killed_twenty_times_on_the_real_data(tmp_path):
 
 def test_on_the_disk_in_an_order_that_a_power_cut_may_end_anywhere(prepare, source, out, monkeypatch):
     """The journal before an array is replaced, all arrays before the index that names them."""
-    (source / "2D_US_Set_0.npz").unlink()  # it fails, and what fails is tried again by every run
+    (source / "2D_US_Set_0.npz").unlink()  # it fails, and every run tries failed cases again
     prepare()
     done, fsync, sync, replace = [], os.fsync, os.sync, os.replace
 
@@ -350,7 +353,7 @@ def test_on_the_disk_in_an_order_that_a_power_cut_may_end_anywhere(prepare, sour
 
 @ONLY_POSIX
 def test_sigterm_to_every_process_of_the_job(manifest, square, tmp_path):
-    """Workers leave it to the main process, which ends in one line; the same command carries on."""
+    """Workers leave it to the main process, which ends with one line; the same command continues."""
     root, add = manifest
     for n in range(60):
         add(f"{n}", RNG.integers(0, 256, square.shape, np.uint8), square)

@@ -1,4 +1,4 @@
-"""One real case of every data set, where the real data are there."""
+"""One real case of every data set, if the real data are available."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from custom.modalities import MODALITIES
 from data_prep.readers.manifest import ManifestReader
-from data_prep.writer import Options, prepare_case
+from data_prep.writer import PrepareOptions, prepare_case
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are n
 
 
 def large_enough(case, smallest=16):
-    """Return where the named masks are that are kept; those of a picture component by component."""
+    """Return the foreground of the kept named masks; for a picture, of the kept components."""
     kept = np.zeros(case.label.shape, bool)
     for value in np.unique(case.label[case.label > 0]):
         if value in case.names or "*" in case.names:
@@ -35,7 +35,7 @@ def test_first_case_of_every_data_set(tmp_path):
     (tmp_path / "arrays").mkdir()
     modalities = set()
     for source in first.values():
-        outcome = prepare_case(source, reader, tmp_path, Options())
+        outcome = prepare_case(source, reader, tmp_path, PrepareOptions())
         assert not outcome.problem
         record = outcome.record
         modalities.add(record["modality"])

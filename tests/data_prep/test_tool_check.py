@@ -133,7 +133,10 @@ def truncate(root, index):
         (both_splits, ["split: found patient p7 of Set: "]),
         (same_image, ["split: found one image: ", "image.npy: digest: found"]),
         (lambda root, index: index.update(modalities=["CT"]), ["dataset.json: modalities: found ['CT']"]),
-        (lambda root, index: (root / "arrays" / "x.npy").touch(), ["x.npy: file: found one that dataset.json"]),
+        (
+            lambda root, index: (root / "arrays" / "x.npy").touch(),
+            ["x.npy: file: found one that is not in dataset.json"],
+        ),
     ],
 )
 def test_damage_is_named(damaged, change, expected):

@@ -84,7 +84,7 @@ def test_a_mask_without_feature(cached, masks):
 
 
 def test_training_batch(cached, tiny_clip_folder):
-    """Flips and box shifts leave the feature as it is, and CLIP itself is not asked."""
+    """Flips and box shifts do not change the feature, and CLIP itself is not used."""
 
     class Refuses(torch.nn.Module):
         def encode_image(self, crop):

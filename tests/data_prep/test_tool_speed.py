@@ -11,7 +11,7 @@ def test_report(prepared_demo, monkeypatch):
     report = measure(prepared_demo.root, seconds=0.01)
     assert set(report.slice_ms) == {8, 80} and all(0 < ms < 1000 for ms in report.slice_ms.values())
     assert set(report.cold_slice_ms) in ({8, 80}, set())
-    # A slice of a deep volume must not take longer because the others are there; the bound leaves room for noise.
+    # A slice of a deep volume must not take longer because of the others; the bound allows for noise.
     assert report.slice_ms[80] < 10 * report.slice_ms[8]
     assert report.samples_per_s > 0 and report.samples_per_cpu_s > 0
     names = [name.partition(". ")[2] for name in report.transform_ms]

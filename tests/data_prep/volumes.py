@@ -1,4 +1,4 @@
-"""Volumes of several formats, written by the libraries that their own communities use."""
+"""Volumes of several formats, written by the libraries of their own communities."""
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +10,7 @@ _LPS = np.diag([-1, -1, 1])
 
 
 def save_volume(path, array, affine):
-    """Write an IxJxK array on a grid without shear; the ending tells the format."""
+    """Write an IxJxK array on a grid without shear; its ending gives the format."""
     if not path.name.endswith(_ITK):
         nib.save(_NIBABEL.get(path.suffix, nib.Nifti1Image)(array, affine), path)
         return

@@ -29,11 +29,11 @@ def main(*, out: str, parts: str | tuple[str, ...] | None = None, scale: float =
 
     Args:
         out: folder for the report; each part may use a folder of its own name below it.
-        parts: names of parts, separated by commas; all that are there by default.
+        parts: names of parts, separated by commas; all by default.
         scale: factor on the number of trials; 1 takes hours.
 
     Raises:
-        InputError: there is no such part.
+        InputError: an unknown part.
     """
     chosen = [part for part in PARTS if find_spec(_module(part))] if parts is None else names(parts)
     for part in chosen:
@@ -56,7 +56,7 @@ def _run(part: str, out: Path, scale: float) -> PartReport:
     start = time.perf_counter()
     try:
         return pkgutil.resolve_name(PARTS[part])(out / part, scale=scale)
-    except Exception:  # the other parts still have something to tell
+    except Exception:  # the other parts can still run
         return PartReport(part, [], [traceback.format_exc()], time.perf_counter() - start)
 
 

@@ -1,4 +1,4 @@
-"""The commands that faults are tried on: what they are given, how they are started, what they have to leave."""
+"""The commands for the faults: their inputs, how they are started, and the results they must write."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Command:
         name: key in ``COMMANDS``.
         fill: writes its inputs into a folder, made by it.
         run: runs it in this process, as its command line does, from the inputs to the folder of its results.
-        contents: what has to be the same in a folder of results, by name.
-        lists: results that tell what was done, so that they differ where something was not.
+        contents: what must be the same in a folder of results, by name.
+        lists: results that list what was done, and so differ if something was not done.
         heavy: it runs the real network, seconds each time.
     """
 
@@ -40,7 +40,7 @@ class Command:
 
 
 def _files(out: Path) -> dict[str, object]:
-    """Return every file's bytes; of JSON without the seconds it took."""
+    """Return every file's bytes; of JSON files without the seconds."""
     found: dict[str, object] = {}
     for path in out.rglob("*"):
         if path.is_file() and not path.name.startswith("."):
@@ -53,7 +53,7 @@ def _files(out: Path) -> dict[str, object]:
 
 
 def _masks_and_numbers(out: Path) -> dict[str, object]:
-    """Leave away the report, which tells what the last run did."""
+    """Omit the report, which describes only the last run."""
     return {name: content for name, content in _files(out).items() if not name.startswith("report_")}
 
 
@@ -159,7 +159,7 @@ def _infer(inputs: Path, out: Path) -> None:
 
 
 def run_training(inputs: Path, out: Path, *, num_workers: int = 0) -> None:
-    """Train a decoder on a prepared set: two epochs of two steps, from the last checkpoint where there is one."""
+    """Train a decoder on a prepared set: two epochs of two steps, from the last checkpoint if there is one."""
     options = {"dataset_dir": str(inputs), "output_dir": str(out / "eval"), "ckpt_dir": str(out), "resume": True}
     frozen = {"modality_embedding": False, "content_cnn": False, "freeze_image_encoder": True}
     short = {"epochs": 2, "epoch_length": 2, "batch_size": 1, "save_interval": 1}

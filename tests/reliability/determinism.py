@@ -1,4 +1,4 @@
-"""The same answer on another day: repeated, in other batches, in another order, by other numbers of processes."""
+"""The same answer every time: repeated, in other batches, in another order, by other numbers of processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from custom.inference.backend import Backend, Decoded
-from custom.inference.batch import Options, segment_cases
+from custom.inference.batch import SegmentOptions, segment_cases
 from custom.inference.cases import list_cases
 from custom.inference.models import Model, choose_model
 from custom.inference.predictor import Predictor
@@ -23,16 +23,16 @@ from tests.reliability.faults import Processes
 from tests.reliability.inputs import scene, write_images
 from tests.reliability.report import PartReport
 
-#: How far a logit may be off where the sums of a batch are added up in another order; the largest are some tens.
+#: How far a logit may be off if a batch is summed in another order; the largest logits are some tens.
 LOGIT_TOLERANCE = 1e-3
 _BATCHES = (1, 3, 8)
 
 
 class Recorder:
-    """A backend that keeps every box's logits, as they were before anything was made of them.
+    """A backend that keeps every box's logits, before any processing.
 
     Attributes:
-        logits: 256x256, by the box in the frame.
+        logits: 256x256, by box in the frame.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -49,7 +49,7 @@ class Recorder:
 
 
 def largest_difference(one: Recorder, other: Recorder) -> float:
-    """Return the largest difference of a logit; infinite where the boxes are not the same or a value is NaN."""
+    """Return the largest difference of a logit; infinite if the boxes are not the same or a value is NaN."""
     if one.logits.keys() != other.logits.keys():
         return float("inf")
     worst = max(float(np.abs(one.logits[box] - other.logits[box]).max()) for box in one.logits)
@@ -57,7 +57,7 @@ def largest_difference(one: Recorder, other: Recorder) -> float:
 
 
 def masks_that_differ(one: Recorder, other: Recorder, tolerance: float) -> int:
-    """Return the number of pixels on two sides of the threshold though one of the logits is further from it."""
+    """Return the number of pixels on two sides of the threshold although one of the logits is clearly away from it."""
     differing = 0
     for box in one.logits.keys() & other.logits.keys():
         a, b = one.logits[box], other.logits[box]
@@ -78,7 +78,7 @@ def compare_batches(backend: Backend, picture: np.ndarray, boxes: np.ndarray) ->
 
 
 def order_matters(segment: Callable[[np.ndarray], Segmentation], boxes: np.ndarray, seed: int = 0) -> list[str]:
-    """Segment boxes in another order; return a line for each box whose mask, IoU or modality is not the very same."""
+    """Segment boxes in another order; return a line for each box whose mask, IoU or modality is not identical."""
     order = np.random.default_rng(seed).permutation(len(boxes))
     first, second = segment(boxes), segment(boxes[order])
     found = [] if first.modality == second.modality else [f"modality {first.modality}, {second.modality}"]
@@ -88,8 +88,8 @@ def order_matters(segment: Callable[[np.ndarray], Segmentation], boxes: np.ndarr
     return found
 
 
-def folders_that_differ(model: Model, listed: Path, folder: Path, options: Options) -> list[str]:
-    """Segment the images of a list twice, backwards, and in two shares; return a line for each other file."""
+def folders_that_differ(model: Model, listed: Path, folder: Path, options: SegmentOptions) -> list[str]:
+    """Segment the images of a list twice, backwards, and in two shares; return a line for each file that differs."""
     predictor = Predictor(network=model, embeddings=0)
     entries = json.loads(listed.read_text())
     backwards = listed.with_name("backwards.json")
@@ -114,7 +114,7 @@ def folders_that_differ(model: Model, listed: Path, folder: Path, options: Optio
 
 
 def runs_that_differ(name: str, runs: dict[str, Callable[[Path, Path], None]], folder: Path) -> list[str]:
-    """Run variants of a command, each in a process of its own; return a line for each result that is another."""
+    """Run variants of a command, each in its own process; return a line for each result that differs."""
     command, processes, found = COMMANDS[name], Processes(), {}
     command.fill(folder / "in")
     for title, run in runs.items():
@@ -134,7 +134,7 @@ def runs_that_differ(name: str, runs: dict[str, Callable[[Path, Path], None]], f
 
 
 def random_boxes(shape: Sequence[int], count: int, seed: int = 0) -> np.ndarray:
-    """Return boxes Nx4 (of a volume Nx6) inside an image of the shape (H, W) or (D, H, W)."""
+    """Return boxes Nx4 (in a volume Nx6) inside an image of the shape (H, W) or (D, H, W)."""
     rng, size = np.random.default_rng(seed), np.array(shape[::-1])
     low = rng.integers(0, np.maximum(size // 2, 1), (count, len(size)))
     high = np.minimum(low + 1 + rng.integers(0, np.maximum(size // 2, 1), low.shape), size - 1)
@@ -163,7 +163,7 @@ def run_part(out: Path, *, scale: float) -> PartReport:
     deep = random_boxes(volume.shape, max(2, count // 4))
     note("order of the boxes, volume", order_matters(partial(segmenter.segment_volume, volume), deep))
     listed = write_images(out / "images", max(3, round(5 * scale)))
-    note("run, order of the files, shares", folders_that_differ(model, listed, out / "folders", Options()))
+    note("run, order of the files, shares", folders_that_differ(model, listed, out / "folders", SegmentOptions()))
     evaluations = {f"{n} workers": partial(run_evaluation, num_workers=n) for n in (0, 1, 2)}
     note("workers of an evaluation", runs_that_differ("evaluate", evaluations, out / "evaluate"))
     trainings = {title: partial(run_training, num_workers=n) for title, n in (("once", 0), ("again", 0), ("loaded", 2))}

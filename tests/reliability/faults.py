@@ -1,8 +1,8 @@
-"""Kills, full disks, read-only folders, slow and vanishing files in every command; then the same command once more.
+"""Kills, full disks, read-only folders, slow and vanishing files in every command; then the same command again.
 
-A command runs in a process of its own, in which one fault is waiting: at its n-th change of the output folder, or at
-its n-th reading of an input. What it leaves is looked at, the fault is taken away, and the same command has to end
-with the very files of a run that nothing disturbed.
+A command runs in its own process with one fault: at its n-th change of the output folder, or at its n-th read of an
+input. What it left is checked, the fault is removed, and the same command must then end with exactly the files of an
+undisturbed run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KILL, TERMINATE, FULL, CUT, READ_ONLY, VANISH, SLOW = FAULTS = (
 _WRITING = ("w", "a", "x", "r+")
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 _DELAY = 0.05  # seconds for each input that is opened
-_REFUSALS = ("error: ", "failed: ", "skipped: ")  # how the commands begin the line that tells what went wrong
+_REFUSALS = ("error: ", "failed: ", "skipped: ")  # how the commands start the line with the error
 _COUNTS = "changes, openings, readings:"
 
 
@@ -47,9 +47,9 @@ class Fault:
     """One of ``FAULTS``.
 
     Attributes:
-        kind: which.
-        at: the number of the change, for ``FULL`` of the first file that cannot be opened for writing, for ``VANISH``
-            of the reading; for ``CUT`` the bytes a file may have.
+        kind: one of ``FAULTS``.
+        at: number of the change, for ``FULL`` of the first file that cannot be opened for writing, for ``VANISH``
+            of the read; for ``CUT`` the largest size of a file in bytes.
     """
 
     kind: str
@@ -58,9 +58,9 @@ class Fault:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code (minus the signal), what it said, and how often it did what.
+    """How a process ended: its exit code (minus the signal), its output, and counts of its actions.
 
-    A change of the output folder may be the opening of a file for writing; a reading is the opening of an input.
+    Opening a file for writing counts as a change of the output folder; opening an input counts as a read.
     """
 
     code: int
@@ -71,7 +71,7 @@ class Ended:
 
 
 class Processes:
-    """Starts commands in processes that begin with everything imported."""
+    """Starts commands in processes with everything imported."""
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
@@ -113,12 +113,12 @@ def _child(command: Command, inputs: Path, out: Path, fault: Fault | None, said:
 
 
 class _Hook:
-    """Counts what a process does with the two folders, and brings the fault about."""
+    """Counts what a process does with the two folders, and triggers the fault."""
 
     def __init__(self, inputs: str, out: str, fault: Fault) -> None:
         folder, name = os.path.split(out)
         self.inputs, self.fault = inputs, fault
-        self.places = (out, os.path.join(folder, f".{name}."))  # a folder is made beside its place
+        self.places = (out, os.path.join(folder, f".{name}."))  # a folder is prepared beside its final place
         self.changes = self.openings = self.readings = 0
 
     def __call__(self, event: str, arguments: tuple) -> None:
@@ -155,8 +155,8 @@ class Trials:
 
     Args:
         command: the command.
-        folder: a folder for its files, made here.
-        processes: what it runs in.
+        folder: a folder for its files, created here.
+        processes: the processes it runs in.
 
     Attributes:
         undisturbed: how it ended without a fault.
@@ -189,7 +189,7 @@ class Trials:
         return [Fault(kind, int(place)) for place in np.unique(np.rint(1 + spread * (last - 1)))]
 
     def run(self, fault: Fault) -> list[str]:
-        """Run the command with a fault and then without; return a line for each thing that is not as it should be."""
+        """Run the command with a fault and then without; return a line for each problem."""
         self._number += 1
         out = self.folder / f"out{self._number}"
         self._restore()
@@ -205,12 +205,12 @@ class Trials:
         return [f"{self.command.name}, {fault.kind} at {fault.at}: {line}" for line in found]
 
     def _after(self, fault: Fault, ended: Ended, out: Path) -> Iterable[str]:
-        """Yield what is wrong right after the fault."""
+        """Yield the problems right after the fault."""
         codes = {
             KILL: (-signal.SIGKILL,),
             TERMINATE: (128 + signal.SIGTERM, 0),
             SLOW: (0,),
-            VANISH: (0, 1),  # what was read before is not missed
+            VANISH: (0, 1),  # files read before are not missed
         }.get(fault.kind, (1,))
         if ended.code not in codes:
             yield f"code {ended.code}, not {codes[0]}: {_last(ended.reported)}"
@@ -226,7 +226,7 @@ class Trials:
                     yield f"{name} is not as it will be"
 
     def _restore(self) -> None:
-        """Put back the inputs, with their times."""
+        """Restore the inputs, with their times."""
         if self.inputs.exists():
             shutil.rmtree(self.inputs)
         shutil.copytree(self.kept, self.inputs)
@@ -257,7 +257,7 @@ def try_faults(
     """Try the kinds of faults on commands, each at up to ``count`` places.
 
     Returns:
-        A row for each command, and a line for each thing that is not as it should be.
+        A row for each command, and a line for each problem.
     """
     processes, rows, failures = Processes(), [], []
     for name in names:

@@ -1,7 +1,7 @@
-"""Damaged files by the thousand for every reader: each must be read, or refused by an ``InputError``, at small cost.
+"""Thousands of damaged files for every reader: each must be read, or refused by an ``InputError``, at small cost.
 
 ``python -m tests.reliability --parts fuzz`` runs the long part; ``python -m tests.reliability.fuzz TARGET SEED NUMBER``
-writes the file of one execution into the present folder and reads it, to look at a failure.
+writes the file of one execution into the current folder and reads it, to examine a failure.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from typing import Any, NamedTuple
 
 import fire
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from tests.reliability.mutation import Mutate, mutate_bytes
 from tests.reliability.report import PartReport
 
 EXECUTIONS = 200_000  # of each target in the long part
 SHARE = 10_000  # of them in one process
-SECONDS, MEGABYTES = 5.0, 300  # that one execution may take: of the processor, and of memory
+SECONDS, MEGABYTES = 5.0, 300  # limits of one execution: CPU time, and memory
 _LIMITS = {
     "MCP_MEDSAM_MAX_BYTES": 2**26,
     "MCP_MEDSAM_MAX_PIXELS": 2**22,
@@ -53,15 +53,15 @@ _CONTEXT.set_forkserver_preload(["tests.reliability.targets", "tests.reliability
 
 @dataclass(frozen=True)
 class Target:
-    """A reader to be given damaged files.
+    """A reader for damaged files.
 
     Attributes:
-        file: the file that is damaged, below a folder of its own.
-        seeds: fills the folder with what else the reader needs, and returns valid contents of the file.
+        file: the file to damage, in its own folder.
+        seeds: fills the folder with whatever else the reader needs, and returns valid contents of the file.
         read: reads the file; returns, or raises one of ``errors``.
         mutate: damages a valid content.
         errors: what ``read`` may raise.
-        limits: environment variables of ``custom.limits``; lower than usual, so that what passes them is small.
+        limits: environment variables of ``custom.limits``; lower than usual, so that accepted files are small.
     """
 
     file: str
@@ -74,15 +74,15 @@ class Target:
 
 @dataclass(frozen=True)
 class FuzzResult:
-    """What became of the executions of one target.
+    """The result of the executions of one target.
 
     Attributes:
         executions: damaged files read.
-        refused: those answered by an error that is allowed.
+        refused: those that raised an allowed error.
         accepted: those read without an error.
         failures: one line for each kind of wrong answer: another error, a crash, too much time or memory.
-        slowest_s: seconds of the processor of the slowest execution.
-        peak_mb: MB of memory that the process took beyond what it held before.
+        slowest_s: CPU seconds of the slowest execution.
+        peak_mb: MB of additional memory of the process.
     """
 
     executions: int
@@ -94,14 +94,14 @@ class FuzzResult:
 
 
 def run(name: str, executions: int, seed: int) -> FuzzResult:
-    """Run executions of the target of a name in processes of their own, the same ones for the same seed."""
+    """Run executions of a target, by name, in separate processes; the same ones for the same seed."""
     from tests.reliability.targets import TARGETS
 
     return run_target(TARGETS[name], executions, seed)
 
 
 def run_target(target: Target, executions: int, seed: int) -> FuzzResult:
-    """Run executions of a target; a process that crashes or hangs is replaced by one that goes on behind the crash."""
+    """Run executions of a target; a process that crashes or hangs is replaced by one that continues after the crash."""
     state = _CONTEXT.Array("d", len(_State.__annotations__), lock=False)
     failures: Counter[str] = Counter()
     first = 0
@@ -115,10 +115,10 @@ def run_target(target: Target, executions: int, seed: int) -> FuzzResult:
 
 
 def run_part(out: Path, *, scale: float) -> PartReport:
-    """Run the long part: ``scale`` * 200,000 executions of each target, spread over the processor's cores.
+    """Run the long part: ``scale`` * 200,000 executions of each target, spread over the CPU cores.
 
-    Each share of a target is kept in ``out`` when it is done, so that the same command goes on where one was stopped;
-    a change of any program begins anew.
+    Each finished share of a target is stored in ``out``, so that the same command continues after an interruption; any
+    change of the code starts again.
     """
     from tests.reliability.targets import TARGETS
 
@@ -148,7 +148,7 @@ def run_part(out: Path, *, scale: float) -> PartReport:
 
 
 def _programs() -> str:
-    """Return eight digits that change with any program that is run here."""
+    """Return eight digits that change with any code that is run here."""
     found = hashlib.sha256()
     for folder in ("custom", "data_prep", "tests/custom", "tests/reliability"):
         for path in sorted(Path(_ROOT, folder).rglob("*.py")):
@@ -157,12 +157,12 @@ def _programs() -> str:
 
 
 def _kept_share(folder: Path, name: str, executions: int, seed: int) -> FuzzResult:
-    """Return the result of a share that was run before, or run and keep it; one that was not run is a failure."""
+    """Return the stored result of a share, or run and store it; a share that could not run is a failure."""
     path = folder / f"{name}_{seed}_{executions}.json"
     if not path.exists():
         try:
             result = run(name, executions, seed)
-        except NotReadyError as error:  # the other shares have still something to tell; this one is run the next time
+        except NotReadyError as error:  # the other shares can still run; this one is run the next time
             return FuzzResult(0, 0, 0, [f"seed {seed}: {error}"], 0.0, 0.0)
         write_whole(path, lambda file: file.write(json.dumps(asdict(result)).encode()))
     return FuzzResult(**json.loads(path.read_text()))
@@ -179,10 +179,10 @@ class NotReadyError(RuntimeError):
 
 
 class _State(NamedTuple):
-    """What the process that reads tells the one that watches, in shared memory."""
+    """What the reading process reports to the watching process, in shared memory."""
 
-    number: float  # of the execution
-    began: float  # seconds of the processor when it began; infinite before the first one
+    number: float  # number of the execution
+    began: float  # CPU seconds at its start; infinite before the first one
     refused: float
     accepted: float
     slowest: float
@@ -256,7 +256,7 @@ def _work(target: Target, folder: Path, numbers: range, seed: int, state: Any, f
 
 
 def _execute(target: Target, path: Path) -> tuple[bool, str | None]:
-    """Read a file; return whether it was accepted, and what is wrong with the answer."""
+    """Read a file; return whether it was accepted, and what is wrong with the result."""
     try:
         target.read(path)
     except target.errors as error:
@@ -267,7 +267,7 @@ def _execute(target: Target, path: Path) -> tuple[bool, str | None]:
 
 
 def _wrong_refusal(error: BaseException) -> str | None:
-    """Tell what is wrong with an error that is allowed: out of memory in truth, or not one short line."""
+    """Return what is wrong with an allowed error: really out of memory, or not one short line."""
     text, cause = str(error), error
     while cause is not None:
         if isinstance(cause, MemoryError):
@@ -287,12 +287,12 @@ def _kind(error: BaseException) -> str:
 
 
 def _peak() -> float:
-    """Return the most memory this process has held, MB."""
+    """Return the peak memory of this process, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _usage(pid: int | None) -> tuple[float, float]:
-    """Return seconds of the processor and MB of memory of a process; zeros where the system does not tell."""
+    """Return CPU seconds and MB of memory of a process; zeros if the system does not report them."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -302,7 +302,7 @@ def _usage(pid: int | None) -> tuple[float, float]:
 
 
 def replay(name: str, seed: int, number: int) -> None:
-    """Write the file of one execution into the present folder and read it."""
+    """Write the file of one execution into the current folder and read it."""
     from tests.reliability.targets import TARGETS
 
     target = TARGETS[name]

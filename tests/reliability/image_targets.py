@@ -49,7 +49,7 @@ AFFINE = np.diag((-0.8, -0.9, 2.5, 1.0))
 
 
 def _all(read: Read, *others: Read) -> Read:
-    """Let several readers read the same file; what the first one says of it counts."""
+    """Let several readers read the same file; the result of the first one counts."""
     return partial(_read_all, read, others)
 
 
@@ -131,7 +131,7 @@ def _niftis(folder: Path) -> list[bytes]:
 
 
 def _pairs(folder: Path) -> list[bytes]:
-    """Return headers of the volume that is left beside them."""
+    """Return headers for the volume beside them."""
     headers = []
     for kind in (nib.Spm2AnalyzeImage, nib.Nifti2Pair, nib.Nifti1Pair):
         nib.save(kind(VOLUME.T, np.diag((-1.0, 1, 1, 1))), folder / "a.img")
@@ -256,7 +256,7 @@ def _gzipped(seeds: Callable[[Path], Sequence[bytes]], folder: Path) -> list[byt
 
 
 _IMAGE = _all(read_image, read_labels)
-_DICOM = partial(mutate_bytes, first=132)  # behind the preamble and its mark
+_DICOM = partial(mutate_bytes, first=132)  # after the preamble and its mark
 
 IMAGE_TARGETS: dict[str, Target] = {
     "png": Target("a.png", _pngs, _IMAGE, sometimes(mutate_png)),

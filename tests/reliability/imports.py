@@ -1,4 +1,4 @@
-"""Imported once, where the processes of the trials begin: what the commands need and takes seconds to import."""
+"""Imported once, before the processes of the trials start: slow imports that the commands need."""
 
 import custom.engines
 import custom.handlers

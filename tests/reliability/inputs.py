@@ -28,13 +28,13 @@ def middle_box(shape: tuple[int, ...]) -> list[int]:
 
 
 def write_volume(path: Path, volume: np.ndarray) -> Path:
-    """Write a volume DxHxW as NIfTI whose boxes are those of the array; return the file."""
+    """Write a volume DxHxW as NIfTI with boxes in the array's axes; return the file."""
     nib.save(nib.Nifti1Image(volume.transpose(2, 1, 0), np.diag([-0.8, -0.8, 2.0, 1])), path)
     return path
 
 
 def write_images(folder: Path, count: int) -> Path:
-    """Write so many images, in turn PNG, NIfTI, npz (2D), TIFF stack, npz (3D), and their list; return the list."""
+    """Write a number of images, in turn PNG, NIfTI, npz (2D), TIFF stack, npz (3D), and their list; return the list."""
     folder.mkdir(parents=True)
     entries = [_write(folder, n) | {"modality": "US"} for n in range(count)]
     (folder / "list.json").write_text(json.dumps(entries))

@@ -1,4 +1,4 @@
-"""Seeded damage to valid files: to their bytes, to values of JSON, and to what lies inside of archives."""
+"""Seeded damage to valid files: to their bytes, to values of JSON, and to the content of archives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INTEGERS = (
     2**63 - 1,
     2**64 - 1,
 )
-_HEADER = 48  # bytes: half of all edits lie about so near to the start, where headers are
+_HEADER = 48  # bytes: about half of all edits are this near to the start, where headers are
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2, 3.5, -0.0, 255, 65536, 2**31, 2**63, -(2**64), 10**400, 1e308, -1e-320),
     *(float("nan"), float("inf"), "", " ", "0", "-1", "1e999", "*", "\0", "a\0b.png", "\ud800", "患者", "a" * 5000),
@@ -52,7 +52,7 @@ def mutate_bytes(rng: Random, data: bytes, *, first: int = 0) -> bytes:
 
 
 def mutate_json(rng: Random, data: bytes) -> bytes:
-    """Put other values into a JSON document, take some away or double them; one in six times edit its bytes."""
+    """Put other values into a JSON document, remove or duplicate some; one in six times edit its bytes."""
     if rng.random() < 1 / 6:
         return mutate_bytes(rng, data)
     document = [json.loads(data)]
@@ -83,7 +83,7 @@ def mutate_lines(rng: Random, data: bytes) -> bytes:
 
 
 def mutate_zip(rng: Random, data: bytes) -> bytes:
-    """Mutate, drop, rename or double members of an archive, whose sums are right again."""
+    """Mutate, drop, rename or double members of an archive, whose checksums are right again."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [(name, archive.read(name)) for name in archive.namelist()]
     number = rng.randrange(len(members))
@@ -110,7 +110,7 @@ def mutate_gzip(rng: Random, data: bytes) -> bytes:
 
 
 def mutate_png(rng: Random, data: bytes) -> bytes:
-    """Mutate the content of one chunk of a PNG, whose sums are right again."""
+    """Mutate the content of one chunk of a PNG, whose checksums are right again."""
     chunks, place = [], 8
     while place < len(data):
         (size,) = struct.unpack(">I", data[place : place + 4])
@@ -128,7 +128,7 @@ def mutate_png(rng: Random, data: bytes) -> bytes:
 
 
 def sometimes(mutate: Mutate) -> Mutate:
-    """Mutate by the structure three times in four, and the bytes as they are otherwise."""
+    """Mutate by structure three times in four, and the plain bytes otherwise."""
     return partial(_sometimes, mutate)
 
 
@@ -192,7 +192,7 @@ def _nodes(value: Any) -> Any:
 def _value(rng: Random) -> Any:
     if rng.random() < 0.05:
         depth: Any = []
-        for _ in range(rng.choice((3, 250))):  # three of them inside of each other can still be written
+        for _ in range(rng.choice((3, 250))):  # three nested levels can still be written
             depth = [depth]
         return depth
     return json.loads(json.dumps(rng.choice(_VALUES)))  # a copy

@@ -1,4 +1,4 @@
-"""Precisions that have to agree, and images at the limits: always a finite mask of the image's size, at a fair cost."""
+"""Precisions that must agree, and images at the limits: always a finite mask of the image's size, at fair cost."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from tests.reliability.report import PartReport
 from tests.reliability.stand_in import StandIn
 
 DATASET, CHECKPOINT = "MCP_MEDSAM_DATASET", "MCP_MEDSAM_CHECKPOINT"
-#: Points of DSC by which a precision may be off: arithmetic of the same width, and of another.
+#: Points of DSC by which a precision may be off: arithmetic of the same width, and of a different one.
 SAME, OTHER = 0.01, 0.5
 PICTURES = ((1, 1), (1, 2), (2, 2), (1, 50), (50, 1), (3, 150), (40, 2000), (2000, 40), (255, 257))
 LARGE = ((1024, 1024), (2048, 2048), (4096, 4096), (8192, 8192))
 DEPTHS = (1, 2, 10, 100, 1000)
-#: Most times the cost of a pixel or voxel may grow from one size to the largest.
+#: Largest factor by which the cost of a pixel or voxel may grow from one size to the largest.
 _GROWTH = 3.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a segmentation took: seconds, and MB of memory at the most, beyond what was there before."""
+    """The cost of a segmentation: seconds, and MB of additional peak memory."""
 
     seconds: float
     megabytes: float
 
 
 def boxes_at_limits(shape: tuple[int, ...]) -> np.ndarray:
-    """Return boxes of one pixel in the corners and the middle, of one row and column, at the borders and of all."""
+    """Return boxes of a pixel in the corners and the middle, of a row, of a column, at the borders, and of it all."""
     last = np.array(shape[::-1]) - 1
     first, middle = np.zeros_like(last), last // 2
     ends = [(first, last), (first, first), (last, last), (middle, middle), (first, middle), (middle, last)]
@@ -58,7 +58,7 @@ def boxes_at_limits(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def values_at_limits(shape: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield images of one slice whose values are constant, saturated, denormal, huge or few, as files may hold them."""
+    """Yield images of one slice whose values are constant, saturated, denormal, huge or few, as in files."""
     picture = scene(shape)[None]
     one = np.zeros_like(picture)
     one[0, shape[0] // 2, shape[1] // 2] = 255
@@ -74,11 +74,11 @@ def values_at_limits(shape: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]
 
 
 def check_segmentation(backend: Backend, image: np.ndarray, boxes: np.ndarray) -> list[str]:
-    """Segment an image HxW or DxHxW; return a line for each thing that is not as it should be."""
+    """Segment an image HxW or DxHxW; return a line for each problem."""
     segmenter = BoxSegmenter(backend, keep_masks=True)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", RuntimeWarning)  # NumPy's word for what becomes NaN
+            warnings.simplefilter("error", RuntimeWarning)  # NumPy's warning for values that become NaN
             segment = segmenter.segment_picture if image.ndim == 2 else segmenter.segment_volume
             found = segment(image, boxes)
     except Exception as error:
@@ -109,7 +109,7 @@ def check_values(backend: Backend, shape: tuple[int, int]) -> Iterator[tuple[str
 
 
 def cost_of(backend: Backend, shape: tuple[int, ...]) -> Cost:
-    """Segment an image of a size by two boxes and watch time and memory."""
+    """Segment an image of a given size by two boxes and measure time and memory."""
     image = scene(shape)
     boxes = np.array([middle_box(shape), [*[0] * len(shape), *(n - 1 for n in shape[::-1])]], float)
     segmenter = BoxSegmenter(backend)
@@ -149,11 +149,11 @@ def _resident() -> int:
 
 
 def out_of_proportion(costs: dict[tuple[int, ...], Cost], *, above: int) -> list[str]:
-    """Return a line where a pixel of the largest image takes more than ``_GROWTH`` times that of a smaller one.
+    """Return a line if a pixel of the largest image costs more than ``_GROWTH`` times that of a smaller one.
 
     Args:
-        costs: by shape.
-        above: pixels an image has at least, so that what every image costs does not count.
+        costs: costs by shape.
+        above: smallest number of pixels of an image, so that the fixed cost of an image does not matter.
     """
     sizes = {shape: int(np.prod(shape)) for shape in costs if np.prod(shape) >= above}
     if len(sizes) < 2:
@@ -170,7 +170,7 @@ def out_of_proportion(costs: dict[tuple[int, ...], Cost], *, above: int) -> list
 def agreement(out: Path, *, every: int) -> tuple[list[dict[str, object]], list[str]]:
     """Export the network in every way and compare DSC on a validation set with PyTorch's; return rows and failures.
 
-    The set is that of the environment variable ``DATASET`` (else the phantoms), the weights those of ``CHECKPOINT``
+    The set comes from the environment variable ``DATASET`` (else the phantoms), the weights from ``CHECKPOINT``
     (else LiteMedSAM's).
     """
     checkpoint = os.environ.get(CHECKPOINT, "lite_medsam")
@@ -183,7 +183,7 @@ def agreement(out: Path, *, every: int) -> tuple[list[dict[str, object]], list[s
         options = {"f32": ["--onnx", "True"], "bf16": ["--precision", "bf16"]}.get(name)
         options = options or ["--precision", "int8", "--calibration", dataset]
         command = [sys.executable, "-m", "custom.export", "--checkpoint", checkpoint, "--out", str(folder), *options]
-        subprocess.run(command, check=True)  # in a process of its own, as its users do
+        subprocess.run(command, check=True)  # in its own process, as for users
     _, found = measure(dataset, checkpoint=checkpoint, models=list(folders.values()), every=every)
     rows, failures = [], []
     for line in found:

@@ -1,4 +1,4 @@
-"""What the parts of the suite found, as ``report.md`` for people and ``report.json`` for programs."""
+"""The findings of the parts of the suite, as ``report.md`` for people and ``report.json`` for programs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from custom.files import write_whole
+from custom.atomic_write import write_whole
 from tests.benchmarks.tables import markdown
 
 
 @dataclass(frozen=True)
 class PartReport:
-    """What one part found.
+    """The findings of one part.
 
     Attributes:
-        name: of the part.
-        rows: lines of a table, column -> value; neighbours with other columns make a table of their own.
-        failures: one line for each thing that is not as it should be; none means that the part passed.
+        name: name of the part.
+        rows: lines of a table, column -> value; rows with other columns form a separate table.
+        failures: one line for each problem; empty means that the part passed.
         seconds: wall time.
     """
 
@@ -33,7 +33,7 @@ class PartReport:
 
 
 def write_report(parts: Sequence[PartReport], folder: Path) -> str:
-    """Write ``report.md`` and ``report.json`` into a folder, made if missing; return the Markdown."""
+    """Write ``report.md`` and ``report.json`` into a folder, created if missing; return the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     text = "\n\n".join([machine, *map(_section, parts)]) + "\n"

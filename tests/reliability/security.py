@@ -1,4 +1,4 @@
-"""Files made to do harm, at the limits as they are: each must be refused at small cost."""
+"""Hostile files, at the default limits: each must be refused at small cost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SIDE = 32
 
 
 def run_part(out: Path, *, scale: float) -> PartReport:
-    """Read every hostile file in a process of its own; ``scale`` changes nothing, since there is one of each."""
+    """Read every hostile file in its own process; ``scale`` has no effect, since there is one of each."""
     start, rows, failures = time.perf_counter(), [], []
     for name, target in HOSTILE.items():
         result = run_target(target, 1, 0)
@@ -45,7 +45,7 @@ def run_part(out: Path, *, scale: float) -> PartReport:
 
 
 class Unwanted:
-    """Unpickled, it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -30,7 +30,7 @@ from data_prep.readers.coco import CocoReader
 from data_prep.readers.manifest import ManifestReader
 from data_prep.readers.nifti import NiftiReader
 from data_prep.readers.npz import NpzReader
-from data_prep.writer import Options, prepare_case
+from data_prep.writer import PrepareOptions, prepare_case
 from tests.reliability.fuzz import Target
 from tests.reliability.image_targets import AFFINE, COLOUR, GREY, VOLUME, VOLUME_LABEL
 from tests.reliability.mutation import mutate_json, mutate_lines, mutate_zip, sometimes
@@ -44,12 +44,12 @@ BOX = [2, 3, 9, 8]
 
 
 def _prepare(make: Callable[[Path], Reader], path: Path) -> None:
-    """Prepare every case as ``data_prep`` does; it counts as refused if one is."""
+    """Prepare every case as ``data_prep`` does; refused if any case is refused."""
     src = path.parents[1] if path.parent.name == "US" else path.parent  # a manifest lies one folder deeper
     reader, problem = make(src), None
     (src / "arrays").mkdir(exist_ok=True)
     for source in reader.sources():
-        outcome = prepare_case(source, reader, src, Options(min_size=4))
+        outcome = prepare_case(source, reader, src, PrepareOptions(min_size=4))
         problem = problem or outcome.problem
     if problem:
         raise InputError("case", "", problem, "")
@@ -120,7 +120,7 @@ def _lists(folder: Path) -> list[bytes]:
 
 def _read_list(path: Path) -> None:
     for case in list_cases(path)[0]:
-        batch._load(case, batch.Options())
+        batch._load(case, batch.SegmentOptions())
 
 
 def _boxes(folder: Path) -> list[bytes]:
@@ -145,7 +145,7 @@ def _refused(function: Callable[..., object], *arguments: object, **named: objec
         return
 
 
-# --- weights and what belongs to trainings ---
+# --- weights and files of trainings ---
 
 
 def _checkpoints(folder: Path) -> list[bytes]:
@@ -159,13 +159,13 @@ def _checkpoints(folder: Path) -> list[bytes]:
         torch.save(value, file)
         saved.append(file.getvalue())
     (folder / "a.pt").write_bytes(saved[0])
-    _read_checkpoint(folder / "a.pt")  # what PyTorch loads at its first use is not the damage's
+    _read_checkpoint(folder / "a.pt")  # exclude what PyTorch loads at its first use
     return saved
 
 
 def _read_checkpoint(path: Path) -> None:
-    from custom.handlers.checkpoint_files import read_checkpoint
     from custom.networks.checkpoint import convert_published, read_state_dict, recognise_layout
+    from custom.networks.checkpoint_files import read_checkpoint
 
     _refused(read_checkpoint, path)
     tensors = read_state_dict(path)
@@ -229,7 +229,7 @@ def _descriptions(folder: Path) -> list[bytes]:
 
 
 def _describe(path: Path) -> None:
-    bool(read_description(path.parent).uses_modality)  # what a backend asks for first
+    bool(read_description(path.parent).uses_modality)  # what a backend uses first
 
 
 SET_TARGETS: dict[str, Target] = {

@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.stats import theilslopes
 
 from custom.errors import InputError
-from custom.inference.batch import Options, segment_case
+from custom.inference.batch import SegmentOptions, segment_case
 from custom.inference.box_input import BoxInput
 from custom.inference.cases import Case
 from custom.inference.models import Model, choose_model
@@ -29,12 +29,12 @@ from tests.reliability.inputs import middle_box, scene, write_volume
 from tests.reliability.report import PartReport
 from tests.reliability.stand_in import stand_in_model
 
-#: KB of memory a request may leave behind.
+#: Largest growth of memory per request, KB.
 SLOPE_LIMIT = 1.0
 _SIZES = ((48, 64), (200, 320), (512, 512), (33, 700), (1024, 768))
 _VOLUMES = ((4, 40, 60), (9, 64, 64))
-_BAD = 7  # every so many requests a bad one
-_DEEP = 10  # every so many requests a volume
+_BAD = 7  # every 7th request is bad
+_DEEP = 10  # every 10th request is a volume
 _WARM_UP = 0.2  # part of the requests that is not counted: caches and pools fill
 
 Answer = Callable[[Path, list, int], object]
@@ -42,10 +42,10 @@ Answer = Callable[[Path, list, int], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What a process kept: KB a request, all MB in these requests, its open files and threads before and after.
+    """The growth of a process: KB per request, MB in total, and its open files and threads before and after.
 
-    KB a request are the median slope between any two requests (Theil and Sen): what is left by every request, or by
-    every so many, raises it; one block that finds no hole any more in a heap that is never given back does not.
+    KB per request is the median slope between any two requests (Theil and Sen). It rises if every request, or every
+    n-th request, leaves memory behind; a single block that the heap never returns to the system does not raise it.
     """
 
     requests: int
@@ -87,7 +87,7 @@ def write_requests(folder: Path) -> tuple[list[tuple[Path, list, int]], list[tup
 
 
 def soak(answer: Answer, requests: int, folder: Path, *, bad_errors: tuple[type[Exception], ...]) -> Kept:
-    """Ask ``answer`` so many times, in a mixture of images and with bad requests between, and watch the process."""
+    """Call ``answer`` a number of times, with mixed images and some bad requests, and watch the process."""
     good, bad = write_requests(folder)
     pictures = [request for request in good if request[2] == 2]
     volumes = [request for request in good if request[2] == 3]
@@ -126,9 +126,9 @@ def _median_slope(numbers: np.ndarray, sizes: np.ndarray) -> float:
 
 
 def _held() -> int:
-    """Return the memory that this process holds for itself, swapped out or not, in KB.
+    """Return the private memory of this process, swapped out or not, in KB.
 
-    Not the pages of files, as of libraries: the system drops and reads them as it likes. Files that stay mapped are
+    Without the pages of files such as libraries: the system drops and reloads them freely. Files that stay mapped are
     counted by ``_handles``.
     """
     reported = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -142,18 +142,18 @@ def _handles() -> tuple[int, int]:
 
 
 def as_command_line(predictor: Predictor, out: Path, path: Path, boxes: list, _: int) -> object:
-    """Answer as ``custom.segment`` does: from file to files."""
+    """Answer like ``custom.segment``: from file to files."""
     case = Case(name="a", path=str(path), boxes=BoxInput.parse(boxes), modality="US")
-    return segment_case(case, predictor, Options(), out)
+    return segment_case(case, predictor, SegmentOptions(), out)
 
 
 def as_server(service: SegmentationService, path: Path, boxes: list, dimension: int) -> object:
-    """Answer as the app for MONAI Label does: with what it keeps between requests."""
+    """Answer like the app for MONAI Label, with its caches."""
     return service.segment(path, {"boxes": boxes, "modality": "US"}, dimension=dimension)
 
 
 def ways(model: Model, out: Path, *, embeddings: int = 8) -> dict[str, Answer]:
-    """Return the ways a request is answered; the server's caches are small, so that they fill in the warm-up."""
+    """Return the ways to answer a request; the server's caches are small, so that they fill in the warm-up."""
     weights = SimpleNamespace(current=lambda: model)
     service = SegmentationService(weights, Conf(embeddings=embeddings, image_mb=1))
     predictor = Predictor(network=model, embeddings=0)
@@ -161,7 +161,7 @@ def ways(model: Model, out: Path, *, embeddings: int = 8) -> dict[str, Answer]:
 
 
 def run_part(out: Path, *, scale: float) -> PartReport:
-    """5,000 requests by each way with a stand-in for the network, whose cost is of no interest, 100 with LiteMedSAM.
+    """5,000 requests each way with a stand-in for the network, whose cost does not matter here, 100 with LiteMedSAM.
 
     The numbers are multiplied by the scale.
     """

@@ -1,4 +1,4 @@
-"""A network that costs nothing, for tests in which everything around it is what counts."""
+"""A network without cost, for tests of everything around it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _Y, _X = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE]
 
 
 class StandIn:
-    """A ``Backend`` that takes for a mask what is brighter, inside the box, than the middle of the frame's range.
+    """A ``Backend`` whose mask is whatever is brighter, inside the box, than the middle of the frame's range.
 
     The embedding is the frame's image. Logits, IoU and modality follow from image, box and prompt, so that a wrong one
-    of them shows in the result; nothing is kept between calls.
+    of them changes the result; nothing is stored between calls.
     """
 
     uses_modality, clip_image, crop_size = True, False, 64
@@ -36,7 +36,7 @@ class StandIn:
         crops: np.ndarray,
         image_features: np.ndarray | None = None,
     ) -> Decoded:
-        """Decode N boxes of one image, as ``Backend`` tells."""
+        """Decode N boxes of one image; see ``Backend``."""
         masks = np.empty((len(boxes), IMAGE_SIZE, IMAGE_SIZE), np.float32)
         for mask, (x_min, y_min, x_max, y_max) in zip(masks, boxes - [0.5, 0.5, -0.5, -0.5], strict=True):
             inside = (_X >= x_min) & (_X <= x_max) & (_Y >= y_min) & (_Y <= y_max)

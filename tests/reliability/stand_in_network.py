@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from custom.images.frame import IMAGE_SIZE
-from custom.networks.components import PromptComponents
+from custom.networks.prompt_switches import PromptComponents
 
 
 class StandInNetwork(nn.Module):
@@ -32,10 +32,10 @@ class StandInNetwork(nn.Module):
         return torch.where(inside, image[:, :1] - self.threshold, -1.0)
 
     def decode(self, embedding: torch.Tensor, boxes: torch.Tensor, *_: object) -> SimpleNamespace:
-        """Return the masks as ``TorchBackend`` takes them."""
+        """Return the masks in the form for ``TorchBackend``."""
         masks = self(embedding, boxes)
         return SimpleNamespace(mask_logits=masks, iou=masks.sigmoid().mean(dim=(2, 3)), modality_logits=None)
 
 
 def start_nothing(**_: object) -> None:
-    """Stand for ``start_network``: there are no weights to load and no CLIP."""
+    """A stand-in for ``start_network``: there are no weights to load and no CLIP."""

@@ -1,4 +1,4 @@
-"""Every reader that is given damaged files."""
+"""Every reader to test with damaged files."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The same answer for the same question: see ``determinism`` for the tolerances, and for the long part."""
+"""The same answer for the same input: see ``determinism`` for the tolerances, and for the long part."""
 
 from functools import partial
 
 import numpy as np
 import pytest
 
-from custom.inference.batch import Options
+from custom.inference.batch import SegmentOptions
 from custom.inference.segmenter import BoxSegmenter
 from custom.inference.torch_backend import TorchBackend
 from tests.reliability import determinism
@@ -42,7 +42,7 @@ def test_the_order_of_the_boxes_changes_nothing(backend):
 
 
 class Partial(StandIn):
-    """Takes a small box for another modality than a large one, and lets the boxes of a call change each other."""
+    """Predicts different modalities for small and large boxes, and lets the boxes of a call affect each other."""
 
     def decode(self, embedding, boxes, *prompts):
         decoded = super().decode(embedding, boxes, *prompts)
@@ -53,7 +53,7 @@ class Partial(StandIn):
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_the_order_of_many_boxes_of_two_modalities(deep):
-    """More boxes than are asked for the modality, and more than are computed together."""
+    """More boxes than decide the modality, and more than are computed together."""
     shape = (5, 60, 90) if deep else (60, 90)
     boxes = determinism.random_boxes(shape, 20)
     segmenter = BoxSegmenter(Partial(), keep_masks=True)
@@ -65,7 +65,7 @@ def test_the_order_of_many_boxes_of_two_modalities(deep):
 
 def test_runs_orders_of_files_and_shares(tmp_path):
     listed = write_images(tmp_path / "images", 5)
-    assert determinism.folders_that_differ(stand_in_model(), listed, tmp_path / "out", Options()) == []
+    assert determinism.folders_that_differ(stand_in_model(), listed, tmp_path / "out", SegmentOptions()) == []
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A few faults on the commands that run quickly; ``python -m tests.reliability`` tries many on all of them."""
+"""Some faults on the commands that run quickly; ``python -m tests.reliability`` tries many on all of them."""
 
 import os
 from dataclasses import replace
@@ -37,7 +37,7 @@ def test_faults(processes, tmp_path, name):
 
 
 def careless(inputs: Path, out: Path) -> None:
-    """Write as a program does that thinks of nothing."""
+    """Write like a careless program."""
     out.mkdir(exist_ok=True)
     with open(out / ".note", "w") as file:
         file.write("half")

@@ -1,4 +1,4 @@
-"""The quick part: some hundreds of damaged files for every reader, and whether the fuzzer itself would tell."""
+"""The quick part: some hundreds of damaged files for every reader, and a test that the fuzzer reports failures."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ from tests.reliability.fuzz import FuzzResult, NotReadyError, Target, damaged, r
 from tests.reliability.security import HOSTILE
 from tests.reliability.targets import TARGETS
 
-#: Executions of the slow ones, which read a folder of several files; those of the others.
+#: Executions of slow readers, which read a folder of several files; executions of the others.
 SLOW, QUICK = {"dicom_series": 60, "dicom_seg": 100, "tiff": 150}, 250
 
 
@@ -25,7 +25,7 @@ def test_every_damaged_file_is_read_or_refused(name):
     result = run(name, executions, seed=0)
     assert result.failures == []
     assert result.executions == executions == result.refused + result.accepted
-    assert result.refused and result.accepted  # else the damage is too small or too great to find anything
+    assert result.refused and result.accepted  # else the damage is too small or too large to find anything
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -45,7 +45,7 @@ def letters(folder):
 
 
 def damage(path, action):
-    """Act on files that are not as they were."""
+    """Act on files that have changed."""
     if path.read_bytes() != LETTERS:
         action()
 
@@ -107,7 +107,7 @@ def fine(path):
         (exhausted, "out of memory"),
     ],
 )
-def test_a_wrong_answer_is_told(read, reported):
+def test_a_wrong_answer_is_reported(read, reported):
     result = run_target(Target("a", letters, read, errors=(InputError, ValueError)), 4, 0)
     assert result.executions == 4 and result.failures and all(reported in line for line in result.failures)
 
@@ -172,7 +172,7 @@ def test_a_share_that_could_not_be_run_stops_no_other(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_seeds_are_valid(name, tmp_path):
-    """At least one of them is read; else nothing behind the first check is reached."""
+    """At least one of them is read; else no code after the first check is reached."""
     target, read = TARGETS[name], 0
     for content in target.seeds(tmp_path):
         (tmp_path / target.file).write_bytes(content)
@@ -193,7 +193,7 @@ def test_mutations_change_something(name, tmp_path):
 
 
 def test_deep_values_inside_of_each_other_can_be_written(tmp_path):
-    """This execution puts a deeply nested value inside of another one; no file, no trial."""
+    """This execution nests a deep value in another one; without a file there is no trial."""
     target = TARGETS["coco"]
     assert damaged(target, target.seeds(tmp_path), 16, 8219).count(b"[") > 500
 

@@ -1,4 +1,4 @@
-"""The command of the suite, and what it writes."""
+"""The command of the suite, and its reports."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ ROWS = [{"what": "a|b", "s": 1.23456}, {"what": "c", "s": 2.0}, {"other": 1}]
 
 @pytest.fixture
 def parts(monkeypatch):
-    """Two parts: one that passes and one that breaks; and one whose module is not there."""
+    """Two parts: one that passes and one that breaks; and one whose module is missing."""
     module = ModuleType("tests.reliability.some")
     module.__spec__ = sys.modules["tests.reliability.report"].__spec__
     module.good = lambda out, *, scale: PartReport("good", [{"n": 10 * scale, "out": out.name}], [], 1.0)

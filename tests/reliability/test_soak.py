@@ -8,7 +8,7 @@ from custom.errors import InputError
 from tests.reliability.soak import SLOPE_LIMIT, soak, ways
 from tests.reliability.stand_in import stand_in_model
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what a process holds")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux shows the memory of a process")
 ERRORS = (InputError, FileNotFoundError)
 
 
@@ -18,14 +18,14 @@ def test_nothing_is_kept(tmp_path, way, requests):
     kept = soak(answer, requests, tmp_path / "requests", bad_errors=ERRORS)
     assert kept.refused == requests // 7
     assert kept.files[1] <= kept.files[0] and kept.threads[1] <= kept.threads[0]
-    assert kept.slope < 30  # so few requests say little; the long part allows 1
+    assert kept.slope < 30  # a rough limit for few requests; the long part allows 1
 
 
 def test_what_is_kept_is_found(tmp_path):
     kept_by_it, stop = [], threading.Event()
 
     def answer(*_):
-        memory = mmap.mmap(-1, 200_000)  # of its own: the allocator may have room left from earlier
+        memory = mmap.mmap(-1, 200_000)  # a separate block: the allocator may have free memory from earlier
         memory.write(b"x" * 200_000)
         kept_by_it.append((memory, open(__file__)))
         threading.Thread(target=stop.wait, daemon=True).start()
@@ -39,7 +39,7 @@ def test_what_is_kept_is_found(tmp_path):
 
 @pytest.mark.parametrize(("every", "found"), [(1, True), (10, True), (12, True), (40, False)])
 def test_steps_are_found_unless_there_is_only_one(tmp_path, every, found):
-    """40 requests, of which the last 32 count: a step of 5 MB each so many requests."""
+    """40 requests, of which the last 32 count: a step of 5 MB every few requests."""
     kept_by_it, asked = [], []
 
     def answer(*_):
@@ -55,7 +55,7 @@ def test_steps_are_found_unless_there_is_only_one(tmp_path, every, found):
 
 
 def test_mapped_files_that_are_kept_are_found(tmp_path):
-    """Closed, but still in memory, as an array of a file may be."""
+    """Closed, but still mapped, as an array of a file may be."""
     kept_by_it = []
 
     def answer(*_):

@@ -1,18 +1,18 @@
-"""The formats of images, one module each, and the one registry that everybody asks.
+"""The image formats, one module each, and their registry.
 
 A new format is a module here and its test; nothing else changes. A module is a ``Format``:
 
-- ``ENDINGS``: of file names, in lower case; empty where only masks are written.
-- ``DESCRIPTION``: what a user reads in an error, e.g. "NRRD (.nrrd, .nhdr)"; empty where only masks are written.
-- ``MASK``: the name of its masks for ``--format``, or None where none are written.
-- ``recognises(path)``: whether the file or folder is of this format, by its name as far as possible.
+- ``ENDINGS``: endings of file names, in lower case; empty if only masks are written.
+- ``DESCRIPTION``: text for errors, e.g. "NRRD (.nrrd, .nhdr)"; empty if only masks are written.
+- ``MASK``: the name of its masks for ``--format``, or None if no masks are written.
+- ``recognises(path)``: whether the file or folder has this format, by its name if possible.
 - ``read(path, frame=None, series=None, labels=False)``: the values as stored, as an ``Image`` whose array is (Z, H, W)
   or (Z, H, W, C); with ``labels`` integer ids (Z, H, W).
-- ``mask_ending(image)``: ending of the file name of a mask.
-- ``mask_problem(image)``: why this image cannot have such a mask, told before the network runs; None where it can.
+- ``mask_ending(image)``: the ending of a mask's file name.
+- ``mask_problem(image)``: why this image cannot have such a mask, checked before the network runs; else None.
 - ``write_mask(path, labels, names, image)``: write a label map of the size of ``image.array``, whole or not at all.
 
-Modules import what they decode with when they first decode, so that the registry costs no time.
+Modules import their decoders when they first decode, so that importing the registry takes no time.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ import numpy as np
 from custom.errors import InputError
 from custom.images.image import Image
 
-#: Formats that a mask can fall back to where its source's own cannot hold it, in this order.
+#: Formats for a mask that the format of its image cannot hold, in order of preference.
 _FALLBACKS = ("nifti", "png", "tiff")
 
 
 class Format(Protocol):
-    """What a module of this package offers; see there."""
+    """What a module of this package offers; see the package."""
 
     ENDINGS: tuple[str, ...]
     DESCRIPTION: str
     MASK: str | None
 
     def recognises(self, path: str) -> bool:
-        """Whether a file or folder is of this format."""
+        """Return whether a file or folder has this format."""
         ...
 
     def read(self, path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
@@ -81,12 +81,12 @@ def kinds() -> str:
 
 
 def has_ending(path: str | os.PathLike[str], ending: tuple[str, ...]) -> bool:
-    """Tell whether a file name has one of some endings, in whatever case."""
+    """Return whether a file name has one of some endings, in upper or lower case."""
     return Path(path).name.lower().endswith(ending)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """List the files of known formats directly in a folder, by name: without hidden ones, of a pair only the header."""
+    """List the files of known formats directly in a folder, sorted, without hidden ones; of a pair only the header."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     headers = {path.stem for path in files if has_ending(path, (".hdr",))}
     known = (path for path in files if has_ending(path, endings()))
@@ -109,13 +109,13 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     """Return the format of a file or folder.
 
     Raises:
-        InputError: no such file, or none of the formats.
+        InputError: no such file, or an unknown format.
     """
     text = str(path)
-    if not os.path.exists(text):  # False, too, for what can be no path
+    if not os.path.exists(text):  # also False for what cannot be a path
         raise InputError(path, "image", "no such file", kinds())
     modules = sorted(formats().values(), key=lambda module: not has_ending(text, module.ENDINGS or ("\0",)))
-    found = next((module for module in modules if module.recognises(text)), None)  # a name tells before a content
+    found = next((module for module in modules if module.recognises(text)), None)  # by name first, then by content
     if found is None:
         raise InputError(path, "image", "a file of another kind", kinds())
     return found
@@ -130,7 +130,7 @@ def check_mask_format(name: object) -> str | None:
     """Return the name of a format of masks, or None for the source's own.
 
     Raises:
-        InputError: there is no such format.
+        InputError: an unknown format.
     """
     if name is not None and name not in mask_formats():
         raise InputError("arguments", "format", repr(name), ", ".join(sorted(mask_formats())))
@@ -141,14 +141,14 @@ def mask_format(image: Image, name: str | None = None) -> tuple[Format, str | No
     """Choose the format of an image's mask, before anything is computed.
 
     Args:
-        image: what is to be segmented.
-        name: the format asked for; None for the source's own, else the first that can hold the mask.
+        image: the image to segment.
+        name: the format to use; None for the image's own, or else the first that can hold the mask.
 
     Returns:
-        The format, and why it is not the source's own, or None.
+        The format, and why it is not the image's own, or None.
 
     Raises:
-        InputError: the format asked for cannot hold it.
+        InputError: the requested format cannot hold the mask.
     """
     if name is not None:
         module = mask_formats()[check_mask_format(name)]
@@ -164,7 +164,7 @@ def mask_format(image: Image, name: str | None = None) -> tuple[Format, str | No
 
 
 def fallback_format(image: Image) -> Format:
-    """Return a format that can hold the mask of any image: NIfTI where it has a grid, else PNG or TIFF."""
+    """Return a format that can hold the mask of any image: NIfTI if it has a grid, else PNG or TIFF."""
     order = _FALLBACKS if image.geometry is not None else _FALLBACKS[1:]
     return next(module for module in map(mask_formats().get, order) if module.mask_problem(image) is None)
 

@@ -23,7 +23,7 @@ MASK = "seg"
 
 
 def recognises(path: str) -> bool:
-    """Tell whether a path is a folder, has the name of a DICOM file or begins like one."""
+    """Return whether a path is a folder, has the name of a DICOM file or begins like one."""
     name = os.path.basename(path)
     if os.path.isdir(path) or name.upper() == DIRECTORY_NAME or name.lower().endswith(ENDINGS):
         return True
@@ -34,18 +34,18 @@ def recognises(path: str) -> bool:
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
     """Read a series; see ``custom.images.dicom.read_series``.
 
-    The notes hold ``series`` (uid, description, dicom_modality); of several slices ``slices`` (z as in boxes,
-    InstanceNumber, SOPInstanceUID and, of a multi-frame file, frame); ``warning_modality`` where DICOM's Modality is
-    none of ours; and ``unreadable``, a line for each other file of a folder that cannot be read.
+    The notes hold ``series`` (uid, description, dicom_modality); for several slices ``slices`` (z as in boxes,
+    InstanceNumber, SOPInstanceUID and, in a multi-frame file, frame); ``warning_modality`` if DICOM's Modality is
+    not one of the eleven; and ``unreadable``, a line for each other file of a folder that cannot be read.
 
     Args:
         path: a file, a folder or a DICOMDIR.
         frame: must be None: the frames of a file are its slices.
-        series: the UID, number or description of the one to read where there are several.
-        labels: read a label object, which cannot be placed without its image: see ``read_label_object``.
+        series: the UID, number or description of the series to read if there are several.
+        labels: must be False: a label object cannot be placed without its image, see ``read_label_object``.
 
     Raises:
-        InputError: it is no image series, more than one, or no even volume; or ``labels`` or a frame is asked for.
+        InputError: not exactly one image series, no evenly spaced volume, or ``labels`` or a frame was given.
     """
     from custom.images.dicom import read_series
 
@@ -63,7 +63,7 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
         spacing=found.spacing,
         modality=found.modality,
         modality_source=found.modality and "DICOM",
-        # A mask needs the shape of the values alone, which would else be held beside those that the network sees.
+        # A mask needs only the shape of the values; keeping them would double the memory.
         source=replace(found, array=np.broadcast_to(found.array.dtype.type(0), found.array.shape)),
         notes=_notes(found),
     )
@@ -76,7 +76,7 @@ def read_label_object(path: str | os.PathLike[str], image: Image) -> tuple[np.nd
         (Z, H, W) uint8 or uint16, canonical, of the size of ``image.array``, a picture's with Z = 1; and id -> name.
 
     Raises:
-        InputError: the file is no such object or belongs elsewhere, or the image is not DICOM.
+        InputError: the file is not such an object or belongs to another image, or the image is not DICOM.
     """
     from custom.images.dicom_files import read_header, text_of
     from custom.images.dicom_labels import LABEL_READERS
@@ -98,7 +98,7 @@ def mask_ending(image: Image) -> str:
 def mask_problem(image: Image) -> str | None:
     """Return why no SEG can be written for an image, or None."""
     if image.format != "dicom":
-        return "no DICOM image, which a SEG refers to"
+        return "no DICOM image for a SEG to refer to"
     series: DicomSeries = image.source
     if image.geometry is None:
         cut_out = image.kind == "picture" and len(series.sop_uids) > 1
@@ -115,7 +115,7 @@ def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: 
     """Write a label map of the size of ``image.array`` as a SEG that refers to the image, whole or not at all.
 
     Raises:
-        InputError: the headers of the series do not suffice.
+        InputError: the headers of the series are not sufficient.
     """
     from custom.images.dicom_seg_writing import write_seg
 

@@ -25,7 +25,7 @@ _LINE = re.compile(rb"\s*([A-Za-z]\w*)[ \t]*[=:][ \t]*([^=:\s][^\r]*)")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?")
 _TRUE = ("T", "t", "1")
 _LENGTH = (re.compile(r"-?\d{1,18}"), "a number of bytes")
-#: Key -> pattern of its value, and what the pattern says.
+#: Key -> pattern of its value, and its description.
 _REQUIRED = {
     "NDims": (re.compile("[2-4]"), "2 to 4"),
     "DimSize": (re.compile(r"[1-9]\d{0,8}([ \t]+[1-9]\d{0,8})*"), "whole numbers from 1 up"),
@@ -38,7 +38,7 @@ _OPTIONAL = {
     "CompressedDataSize": _LENGTH,
     "HeaderSize": _LENGTH,
 }
-#: Keys of the place in space -> how many numbers they have: NDims to this power.
+#: Keys of the position in space -> the count of their numbers is NDims to this power.
 _PLACE = {
     **dict.fromkeys(("ElementSpacing", "ElementSize", "Offset", "Position", "Origin", "CenterOfRotation"), 1),
     **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 2),
@@ -46,7 +46,7 @@ _PLACE = {
 
 
 def recognises(path: str) -> bool:
-    """Whether the name of a file ends like MetaImage."""
+    """Return whether a file name has an ending of MetaImage."""
     return has_ending(path, ENDINGS) and os.path.isfile(path)
 
 
@@ -60,7 +60,7 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
         labels: whether the array must hold ids.
 
     Raises:
-        InputError: see ``custom.images.itk.read_itk``; or the header names other files than one of its own folder.
+        InputError: see ``custom.images.itk.read_itk``; or the header names a file outside its own folder.
     """
     no_choice(path, series=series)
     with decoding(path, "MetaImage file"):
@@ -73,7 +73,7 @@ def mask_ending(image: Image) -> str:
 
 
 def mask_problem(image: Image) -> str | None:
-    """Return None: every image has a grid, if only that of a picture."""
+    """Return None: every image has a grid, at least that of a picture."""
     return None
 
 
@@ -93,13 +93,13 @@ def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: 
 
 
 def _declared(path: str) -> Declared:
-    """Read the text header, which ends with the line that says where the voxels are.
+    """Read the text header, up to the line that names the file of the voxels.
 
-    It is held to a narrower grammar than ITK's, which goes on to the next line for a value that is missing, so that
-    both find the same name of a file.
+    The accepted grammar is narrower than ITK's, which reads a missing value from the next line, so that both find the
+    same file name.
 
     Raises:
-        InputError: it is none of MetaImage, is incomplete, or names a file elsewhere.
+        InputError: not a MetaImage header, incomplete, or naming a file in another folder.
     """
     fields: dict[str, str] = {}
     start = 0
@@ -126,7 +126,7 @@ def _declared(path: str) -> Declared:
         skipped = fields.get("HeaderSize", "")
         return Declared(data=data, start=int(skipped) if skipped.isdecimal() else start, deflated=False)
     packed = fields.get("CompressedDataSize", "nothing" if data == path else str(os.path.getsize(data)))
-    if not packed.isdecimal():  # ITK gives whatever lies in memory
+    if not packed.isdecimal():  # ITK would return whatever is in memory
         raise InputError(path, "CompressedDataSize", packed, "the length of the compressed voxels")
     check_room(start + int(packed), data, deflated=False)
     return Declared(data=data, start=start, deflated=True, packed=int(packed))
@@ -136,7 +136,7 @@ def _check_complete(fields: Mapping[str, str], path: str) -> None:
     """Check what ITK would complain about on the terminal.
 
     Raises:
-        InputError: a key is missing, or its value is of another kind.
+        InputError: a key is missing, or its value is malformed.
     """
     for key, (pattern, allowed) in (_REQUIRED | _OPTIONAL).items():
         if key in fields and not pattern.fullmatch(fields[key]):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from custom.files import write_whole
+from custom.atomic_write import write_whole
 from custom.images.decoding import check_room, check_size, decoding, no_choice
 from custom.images.formats import has_ending
 from custom.images.geometry import Geometry
@@ -26,7 +26,7 @@ _COMPRESSION = 6
 
 
 def recognises(path: str) -> bool:
-    """Whether the name of a file ends like FreeSurfer's volumes."""
+    """Return whether a file name has an ending of FreeSurfer's volumes."""
     return has_ending(path, ENDINGS) and os.path.isfile(path)
 
 
@@ -40,8 +40,8 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
         labels: whether the array must hold ids.
 
     Raises:
-        InputError: the file cannot be read, is larger than ``custom.limits`` allows, has no usable affine, is 4D and
-            no volume of it is chosen, or holds no ids.
+        InputError: the file cannot be read, is larger than ``custom.limits`` allows, has no usable affine, is 4D with
+            no volume chosen, or holds no ids.
     """
     from nibabel.arrayproxy import ArrayProxy
     from nibabel.freesurfer.mghformat import MGHHeader, header_dtype
@@ -50,7 +50,7 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
     no_choice(path, series=series)
     with decoding(path, "FreeSurfer volume"):
         with ImageOpener(path) as file:
-            header = MGHHeader(file.read(header_dtype.itemsize))  # what follows the voxels would cost reading them
+            header = MGHHeader(file.read(header_dtype.itemsize))  # the rest of the header follows the voxels
         stored, itemsize = header.get_data_shape(), header.get_data_dtype().itemsize
         geometry = Geometry(header.get_affine(), grid_shape(stored, frame, path), path)
         check_size(geometry.canonical_shape, path, itemsize=itemsize)
@@ -77,12 +77,12 @@ def mask_ending(image: Image) -> str:
 
 
 def mask_problem(image: Image) -> str | None:
-    """Return None: every image has a grid, if only that of a picture."""
+    """Return None: every image has a grid, at least that of a picture."""
     return None
 
 
 def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
-    """Write a label map, for an image of FreeSurfer in its own header: uint8, ids above 255 as int32.
+    """Write a label map, with the header of an image of FreeSurfer: uint8, or int32 for ids above 255.
 
     The file appears whole or not at all. The same labels give the same bytes.
 
@@ -98,7 +98,7 @@ def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: 
     from nibabel.freesurfer.mghformat import MGHImage
 
     stored = image.to_ijk(labels)
-    stored = stored if stored.dtype == np.uint8 else stored.astype(np.int32)  # its uint16 is new and often unknown
+    stored = stored if stored.dtype == np.uint8 else stored.astype(np.int32)  # few tools read MGH's uint16
     if image.format == "mgh" and image.stored_shape == tuple(image.source["dims"][:3]):
         header = image.source.copy()
     else:  # another format, or a slice taken out of a volume

@@ -17,8 +17,8 @@ from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from nibabel.openers import ImageOpener
 from nibabel.spm2analyze import Spm2AnalyzeHeader
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.images.decoding import check_room, check_size, decoding, no_choice
 from custom.images.formats import has_ending
 from custom.images.geometry import Geometry
@@ -39,14 +39,14 @@ _LONGEST_AXIS = 2**15 - 1  # of NIfTI-1
 
 
 def recognises(path: str) -> bool:
-    """Whether the name of a file ends like NIfTI or Analyze."""
+    """Return whether a file name has an ending of NIfTI or Analyze."""
     return has_ending(path, ENDINGS) and os.path.isfile(path)
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
     """Read a volume with the header's scaling applied.
 
-    A file without any orientation (``sform_code`` and ``qform_code`` 0) gets nibabel's default affine, and so does
+    A file without an orientation (``sform_code`` and ``qform_code`` 0) gets nibabel's default affine, and so does
     Analyze, which has none.
 
     Args:
@@ -57,20 +57,20 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
 
     Raises:
         InputError: the file cannot be read, is larger than ``custom.limits`` allows, has another shape, is not real,
-            has no usable affine, is 4D and no volume of it is chosen, or holds no ids.
+            has no usable affine, is 4D with no volume chosen, or holds no ids.
     """
     no_choice(path, series=series)
     with decoding(path, "NIfTI file"):
         header_file, data_file = _halves(path)
         source = _read_header(header_file, path)
         header = source.copy()
-        header.check_fix()  # nibabel's own repairs; a mask gets the header as it is
+        header.check_fix()  # nibabel's own repairs; a mask gets the header unchanged
         stored = header.get_data_shape()
         geometry = Geometry(_affine(header), grid_shape(stored, frame, path), path)
         _check_declared(header, geometry, data_file)
         several = math.prod(stored) > math.prod(geometry.shape)
         part = (slice(None),) * 3 + (frame,) if several else ...
-        # A map of the file would change with it, or end the process.
+        # A memory map would change with the file, or end the process.
         array = np.asanyarray(ArrayProxy(data_file, header, mmap=False)[part])
         return image_on_grid(
             array.reshape(geometry.shape),
@@ -86,17 +86,17 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
 
 
 def mask_ending(image: Image) -> str:
-    """Return the ending of a mask: that of a header, where the image is a pair."""
+    """Return the ending of a mask: that of a header if the image is a pair."""
     return ".hdr" if image.format == "nifti" and has_ending(image.path, _PAIR) else ".nii.gz"
 
 
 def mask_problem(image: Image) -> str | None:
-    """Return None: every image has a grid, if only that of a picture."""
+    """Return None: every image has a grid, at least that of a picture."""
     return None
 
 
 def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
-    """Write a label map, for a NIfTI image in its own header: every reader finds both at the same place.
+    """Write a label map, with the header of a NIfTI image, so that every reader places both alike.
 
     The file appears whole or not at all. The same labels give the same bytes.
 
@@ -134,12 +134,12 @@ def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: 
 
 
 def _declare_labels(header: AnalyzeHeader, labels: np.ndarray) -> None:
-    """Make the header of an image that of a label map, and leave its place in space."""
+    """Turn the header of an image into that of a label map, with the same place in space."""
     plain = labels.dtype == np.uint8 or isinstance(header, Nifti1Header)
     header.set_data_dtype(labels.dtype if plain else np.int32)  # Analyze has no uint16
     spacing = header["pixdim"].copy()
     header.set_data_shape(labels.shape)
-    header["pixdim"] = spacing  # what nibabel takes for unused belongs to the qform
+    header["pixdim"] = spacing  # the fields that nibabel takes for unused belong to the qform
     for name in _OF_INTENSITIES:
         if name in header:
             header[name] = 0
@@ -167,9 +167,9 @@ def _halves(path: str) -> tuple[str, str]:
 
 
 def _read_header(header_file: str, path: str) -> AnalyzeHeader:
-    """Read a header as it is, and nothing else.
+    """Read a header without changes, and nothing else.
 
-    ``nibabel.load`` would also take files of other formats for what they are, and read extensions of any length.
+    ``nibabel.load`` would also accept files of other formats, and read extensions of any length.
     """
     with ImageOpener(header_file) as file:
         block = file.read(Nifti2Header.sizeof_hdr)
@@ -185,11 +185,11 @@ def _read_header(header_file: str, path: str) -> AnalyzeHeader:
         if header["magic"] == (kind.pair_magic if pair else kind.single_magic):
             return header
     allowed = "NIfTI or Analyze as a pair" if pair else "NIfTI-1 or NIfTI-2 in one file"
-    raise InputError(path, "file", "no header of NIfTI", allowed)
+    raise InputError(path, "file", "no NIfTI header", allowed)
 
 
 def _check_declared(header: AnalyzeHeader, geometry: Geometry, data_file: str) -> None:
-    """Check the declared sizes: in memory, where scaled values are real numbers, and in the file."""
+    """Check the declared sizes: in memory, where scaled values are floats, and in the file."""
     stored = header.get_data_dtype().itemsize
     scaled = header.get_slope_inter() not in ((None, None), (1.0, 0.0), (1.0, None))
     check_size(geometry.canonical_shape, geometry.source, itemsize=max(stored, 8) if scaled else stored)

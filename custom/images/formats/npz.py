@@ -1,4 +1,4 @@
-"""CVPR24 "MedSAM on laptop" files: ``{2D|3D}_{Modality}_*.npz`` with imgs and boxes in, ``segs`` out."""
+"""CVPR24 "MedSAM on laptop" files: ``{2D|3D}_{Modality}_*.npz`` read with imgs and boxes, written with ``segs``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.images.arrays import read_npz_arrays
 from custom.images.decoding import as_label, check_size, no_choice
 from custom.images.formats import has_ending
@@ -24,15 +24,15 @@ _LABELS = ("segs", "gts")  # of a result, and of the challenge
 
 
 def recognises(path: str) -> bool:
-    """Whether the name of a file ends like an npz's."""
+    """Return whether a file name has the ending of an npz."""
     return has_ending(path, ENDINGS) and os.path.isfile(path)
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
     """Read ``imgs``, ``boxes`` and ``spacing``, or with ``labels`` the ids of ``segs``, else of ``gts``.
 
-    An array of three columns at the end can be a colour picture or a narrow volume; then the boxes decide, and without
-    them the name's 2D or 3D. A volume may be one slice deep: its boxes have 6 numbers.
+    An array whose last axis has 3 entries can be a colour picture or a narrow volume. The boxes decide, or without
+    them the 2D or 3D of the name. A volume may be one slice deep: its boxes have 6 numbers.
 
     Raises:
         InputError: not a readable npz, an array that is missing or malformed, or a frame or series is chosen.
@@ -78,7 +78,7 @@ def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: 
 
 
 def write_segs(path: Path, labels: np.ndarray) -> None:
-    """Write a label map as ``segs``, uint8 where its values allow it; the file appears whole or not at all."""
+    """Write a label map as ``segs``, uint8 if its values allow it; the file appears whole or not at all."""
     small = labels.astype(np.uint8 if labels.max() <= np.iinfo(np.uint8).max else np.uint16)
     write_whole(path, lambda file: np.savez_compressed(file, segs=small))
 
@@ -90,7 +90,7 @@ def _is_volume(imgs: np.ndarray, boxes: np.ndarray | None, name: str) -> bool:
 
 
 def _spacing(spacing: np.ndarray, path: str) -> tuple[float, float, float]:
-    """Turn (x, y, z), the order of the challenge's files, round."""
+    """Reverse (x, y, z), the order of the challenge's files."""
     if spacing.shape != (3,) or spacing.dtype.kind not in "iuf" or not (0 < spacing).all() or np.isinf(spacing).any():
         raise InputError(path, "spacing", spacing.tolist(), "three positive numbers (x, y, z) in mm")
     x, y, z = (float(s) for s in spacing)

@@ -20,11 +20,11 @@ DESCRIPTION = "NRRD (.nrrd, .nhdr)"
 MASK = "nrrd"
 
 _DECODER = "NrrdImageIO"
-_ENCODINGS = {"raw": False, "gzip": True, "gz": True}  # -> deflated; others ITK cannot read, or only slowly
+_ENCODINGS = {"raw": False, "gzip": True, "gz": True}  # -> deflated; ITK reads the others slowly or not at all
 
 
 def recognises(path: str) -> bool:
-    """Whether the name of a file ends like NRRD."""
+    """Return whether a file name has an ending of NRRD."""
     return has_ending(path, ENDINGS) and os.path.isfile(path)
 
 
@@ -38,7 +38,7 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
         labels: whether the array must hold ids.
 
     Raises:
-        InputError: see ``custom.images.itk.read_itk``; or the header names other files than one of its own folder.
+        InputError: see ``custom.images.itk.read_itk``; or the header names a file outside its own folder.
     """
     no_choice(path, series=series)
     with decoding(path, "NRRD file"):
@@ -51,7 +51,7 @@ def mask_ending(image: Image) -> str:
 
 
 def mask_problem(image: Image) -> str | None:
-    """Return None: every image has a grid, if only that of a picture."""
+    """Return None: every image has a grid, at least that of a picture."""
     return None
 
 
@@ -79,19 +79,19 @@ def _declared(path: str) -> Declared:
     """Read the text header, which ends with an empty line.
 
     Raises:
-        InputError: it is none of NRRD, does not end, has an unusual encoding, or names a file elsewhere.
+        InputError: not a NRRD header, without an end, with an unusual encoding, or naming a file in another folder.
     """
     start = read_start(path)
     end = re.search(rb"\r?\n\r?\n", start)
     text = start[: end.start() if end else None].replace(b"\r\n", b"\n")
     if not text.startswith(b"NRRD000") or b"\r" in text or (end is None and len(start) == LONGEST_HEADER):
-        raise InputError(path, "file", "no header of NRRD", "NRRD0001 to NRRD0005 and lines of text")
+        raise InputError(path, "file", "no NRRD header", "NRRD0001 to NRRD0005 and lines of text")
     fields: dict[str, str] = {}
     for line in os.fsdecode(text).split("\n")[1:]:
         name, _, value = line.partition(":")
         name = "".join(name.split()).lower()
         if name in fields and name in ("encoding", "datafile"):
-            raise InputError(path, name, "two of them", "one")  # which of them counts is ITK's to say
+            raise InputError(path, name, "two of them", "one")  # ITK decides which of them counts
         fields[name] = value.strip()
     encoding = fields.get("encoding", "").lower()
     if encoding not in _ENCODINGS:

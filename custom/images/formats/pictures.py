@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.images.colours import colour_table
 from custom.images.decoding import as_label, check_size, decoding, no_choice
 from custom.images.formats import has_ending
@@ -28,28 +28,28 @@ DESCRIPTION = "PNG, JPEG, BMP, WebP (.png, .jpg, .jpeg, .bmp, .webp)"
 MASK = "png"
 
 _PLAIN_MODES = {"L", "RGB", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
-#: Of the formats Pillow knows; for others it starts programs (EPS).
+#: The formats that Pillow may open: for some others (EPS) it starts programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 
 
 def recognises(path: str) -> bool:
-    """Whether the name of a file ends like a picture's."""
+    """Return whether a file name has an ending of a picture."""
     return has_ending(path, ENDINGS) and os.path.isfile(path)
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
-    """Read a picture, upright: an EXIF orientation is applied, as viewers do, and noted.
+    """Read a picture upright: an EXIF orientation is applied, as in viewers, and noted.
 
-    Palette and other colour models become RGB, an alpha channel is dropped, 16 and 32 bit grey keep their values, and
+    Palette and other colour models become RGB, an alpha channel is dropped, 16- and 32-bit grey keeps its values, and
     black and white become 0 and 255. The ids of a palette picture are its palette indices.
 
     Raises:
-        InputError: the file cannot be read, is larger than ``custom.limits`` allows or animated, ``labels`` of a
+        InputError: the file cannot be read, is larger than ``custom.limits`` allows or animated, ``labels`` for a
             colour picture, or a frame or series is chosen.
     """
     no_choice(path, frame=frame, series=series)
     with _picture(path, "label picture" if labels else "picture") as picture:
-        picture.load()  # PNG may keep its EXIF behind the pixels
+        picture.load()  # PNG may store EXIF after the pixels
         orientation = _orientation(picture)
         if not labels and picture.mode not in _PLAIN_MODES:
             picture = picture.convert("L" if picture.mode in ("1", "LA", "La") else "RGB")
@@ -72,7 +72,7 @@ def mask_problem(image: Image) -> str | None:
 
 
 def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
-    """Write a label map as a PNG whose values are the labels: 8 bit with a table of colours, 16 bit in grey.
+    """Write a label map as a PNG whose values are the labels: 8-bit with a colour table, or 16-bit grey.
 
     Raises:
         OSError: the file cannot be written.
@@ -91,8 +91,8 @@ def _picture(path: str, kind: str) -> Iterator[PIL.Image.Image]:
     import PIL.Image
 
     with decoding(path, kind), warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # check_size says it, as an error
-        PIL.Image.MAX_IMAGE_PIXELS = PIXELS.value  # Pillow refuses twice as many by itself
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # check_size raises an error instead
+        PIL.Image.MAX_IMAGE_PIXELS = PIXELS.value  # Pillow itself refuses twice this number
         with PIL.Image.open(path, formats=_FORMATS) as picture:
             check_size((1, picture.height, picture.width), path, itemsize=4)
             if picture.format == "WEBP" and picture.n_frames > 1:
@@ -101,8 +101,8 @@ def _picture(path: str, kind: str) -> Iterator[PIL.Image.Image]:
 
 
 def _orientation(picture: PIL.Image.Image) -> object:
-    """Return the EXIF orientation; 1 where EXIF is broken, which viewers pass over too."""
+    """Return the EXIF orientation; 1 if EXIF is broken, which viewers ignore as well."""
     try:
         return picture.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # any, as in ``decoding``: it is parsed from the file's bytes
+    except Exception:  # any, as in ``decoding``: EXIF is parsed from the bytes of the file
         return 1

@@ -1,4 +1,4 @@
-"""Radiotherapy structure sets (RTSTRUCT) as a form of masks of DICOM images; written only."""
+"""Radiotherapy structure sets (RTSTRUCT) as masks of DICOM images; written only."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MASK = "rtstruct"
 
 
 def recognises(path: str) -> bool:
-    """Return False: a structure set is no image; its labels are read by ``dicom_labels``."""
+    """Return False: a structure set is not an image; ``dicom_labels`` reads its labels."""
     return False
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
-    """Refuse.
+    """Refuse to read.
 
     Raises:
         InputError: always.
@@ -35,9 +35,9 @@ def mask_ending(image: Image) -> str:
 
 
 def mask_problem(image: Image) -> str | None:
-    """Return why no outline in mm can refer to an image, or None."""
+    """Return why outlines in mm cannot refer to an image, or None."""
     if image.format != "dicom":
-        return "no DICOM image, which a structure set refers to"
+        return "no DICOM image for a structure set to refer to"
     from custom.images.dicom_rtstruct_writing import rtstruct_problem
 
     if image.geometry is not None and image.geometry.shape != image.source.geometry.shape:

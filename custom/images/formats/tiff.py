@@ -1,4 +1,4 @@
-"""TIFF pictures and stacks, with the spacing of ImageJ and OME-TIFF; masks are written as ImageJ does."""
+"""TIFF pictures and stacks, with the spacing of ImageJ and OME-TIFF; masks are written as by ImageJ."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 from custom.images.decoding import as_label, no_choice
 from custom.images.formats import has_ending
 from custom.images.image import Image
@@ -25,25 +25,25 @@ ENDINGS = (".tif", ".tiff")
 DESCRIPTION = "TIFF (.tif, .tiff)"
 MASK = "tiff"
 
-#: Units of lengths, by the names of ImageJ and OME. Inches are none: they come from a scanner's resolution.
+#: Units of lengths, by the names of ImageJ and OME. Without inches: they come from the resolution of a scanner.
 _MILLIMETRES = {"nm": 1e-6, "um": 1e-3, "µm": 1e-3, "micron": 1e-3, "microns": 1e-3, "mm": 1.0, "cm": 10.0}
 _MILLIMETRES |= {"millimeter": 1.0, "centimeter": 10.0, "m": 1000.0}
 
 
 def recognises(path: str) -> bool:
-    """Whether the name of a file ends like a TIFF's."""
+    """Return whether a file name has an ending of TIFF."""
     return has_ending(path, ENDINGS) and os.path.isfile(path)
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
-    """Read a TIFF picture, or a stack with a page for each slice.
+    """Read a TIFF picture, or a stack of one page per slice.
 
-    8 bit palettes become RGB, an alpha channel is dropped, deeper values are kept, and black and white become 0 and
-    255; labels are what is stored. An orientation tag turns a picture upright and is noted. The spacing is that of
-    ImageJ or OME-XML; the resolution alone is a scanner's or printer's, not the object's.
+    8-bit palettes become RGB, an alpha channel is dropped, deeper values are kept, and black and white become 0 and
+    255; labels stay as stored. An orientation tag turns a picture upright and is noted. The spacing is that of ImageJ
+    or OME-XML; a resolution alone describes a scanner or printer, not the object.
 
     Raises:
-        InputError: the file cannot be read, is larger than ``custom.limits`` allows, has more axes, ``labels`` of a
+        InputError: the file cannot be read, is larger than ``custom.limits`` allows, has more axes, ``labels`` for a
             colour picture, or a frame or series is chosen.
     """
     from custom.images.tiff_pages import displayed, open_tiff, stored_values
@@ -57,7 +57,7 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
         if len(array) == 1:
             orientation = page.tags.valueof(ORIENTATION_TAG, 1)
             array, notes = upright(array, orientation)
-            if spacing is not None and notes and orientation >= 5:  # rows and columns have changed places
+            if spacing is not None and notes and orientation >= 5:  # rows and columns are exchanged
                 spacing = (spacing[0], spacing[2], spacing[1])
     if labels:
         if array.ndim != 3:
@@ -77,7 +77,7 @@ def mask_problem(image: Image) -> None:
 
 
 def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
-    """Write a label map as a stack in the form of ImageJ, which has a place for the spacing.
+    """Write a label map as an ImageJ stack, which can hold the spacing.
 
     Raises:
         OSError: the file cannot be written.
@@ -97,9 +97,9 @@ def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: 
 
 
 def _spacing(file: tifffile.TiffFile, slices: int) -> tuple[float, float, float] | None:
-    """Return the spacing (z, y, x) in mm, z = 1 for a picture; None where neither ImageJ nor OME declares it."""
+    """Return the spacing (z, y, x) in mm, z = 1 for a picture; None if neither ImageJ nor OME declares it."""
     if slices > 1 and file.series[0].sizes.get("time", 1) > 1:
-        return None  # its pages follow each other in time
+        return None  # its pages are points in time
     steps = _ome_steps(file.ome_metadata) if file.is_ome else _imagej_steps(file)
     if slices == 1:
         steps[0] = 1.0
@@ -110,7 +110,7 @@ def _spacing(file: tifffile.TiffFile, slices: int) -> tuple[float, float, float]
 
 
 def _imagej_steps(file: tifffile.TiffFile) -> list[float]:
-    """Return (z, y, x) in mm, 0 where it is not declared."""
+    """Return (z, y, x) in mm, 0 if not declared."""
     metadata, tags = file.imagej_metadata or {}, file.pages[0].tags
     unit = _MILLIMETRES.get(str(metadata.get("unit", "")).replace("\\u00B5", "µ").replace("μ", "µ"), 0.0)
     steps = [abs(float(metadata.get("spacing", 0))) * unit]
@@ -121,7 +121,7 @@ def _imagej_steps(file: tifffile.TiffFile) -> list[float]:
 
 
 def _ome_steps(xml: str) -> list[float]:
-    """Return (z, y, x) in mm of the first image, 0 where it is not declared; ``open_tiff`` has refused entities."""
+    """Return (z, y, x) in mm of the first image, 0 if not declared; ``open_tiff`` has refused entities."""
     from xml.etree import ElementTree
 
     pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")

@@ -12,7 +12,7 @@ MASKS = Compose([LoadSliced(["image", "label"]), PickMasksd("label")])
 
 
 def record(name, slices, modality="CT", spacing=None):
-    """A case whose arrays are not there."""
+    """A case without array files."""
     files = {"image": f"/data/{name}.image.npy", "label": f"/data/{name}.label.npy"}
     shape, labels = (100, 8, 8), {i: "object" for _, ids in slices for i in ids}
     kind = {"modality": modality, "dataset": "Set", "dimension": 3, "channels": 1, "spacing": spacing}

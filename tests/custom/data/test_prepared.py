@@ -182,7 +182,7 @@ def test_numbers_that_are_none(tmp_path, changes):
 
 @pytest.mark.parametrize("content", [b"PK\x05\x06" + bytes(18), b"\x93NUMPY\x01\0\x10\0{'descr': '|u1', ", b""])
 def test_what_is_no_array(tmp_path, content):
-    """An archive, too, which NumPy would open as such."""
+    """Also an archive, which NumPy would open."""
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.npy: array: found"):
         open_array(tmp_path / "a.npy")

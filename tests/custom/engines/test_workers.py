@@ -24,7 +24,7 @@ def test_workers_outlive_a_signal_to_all_and_end_with_the_loader(number):
     items = iter(loader)
     pid = int(next(items))
     sender = os.fork()
-    if not sender:  # the signal of a stranger, not of the parent
+    if not sender:  # a signal that is not from the parent
         os.kill(pid, number)
         os._exit(0)
     os.waitpid(sender, 0)

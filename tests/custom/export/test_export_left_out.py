@@ -1,4 +1,4 @@
-"""What an export lacks for want of a CLIP is named in it."""
+"""An export lists what it lacks without a CLIP."""
 
 import pytest
 import torch

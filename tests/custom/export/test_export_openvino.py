@@ -1,4 +1,4 @@
-"""An exported network says what the network says."""
+"""An exported network gives the network's results."""
 
 import json
 import os
@@ -27,7 +27,7 @@ NETWORKS = {
 QUICK = ("small crops, refined", "embedding, refined")
 
 
-# Each runs in a process of its own, as users do: one with PyTorch to export, one without it to compute.
+# Each runs in its own process, as for users: one with PyTorch to export, one without it to compute.
 EXPORT = [sys.executable, "-m", "custom.export"]
 DECODE = """
 import sys
@@ -51,7 +51,7 @@ assert not {"torch", "monai"} & set(sys.modules)
     ids=str,
 )
 def exported(request, shared_lively_network, tmp_path_factory):
-    """A network whose every branch shows, without CLIP, and the folder of its export."""
+    """A network in which every branch has an effect, without CLIP, and the folder of its export."""
     network, kept = shared_lively_network, shared_lively_network.components
     switches, network.prompt_encoder.content_size, network.mask_refinement.on = NETWORKS[request.param]
     torch.nn.init.normal_(network.mask_refinement.head.weight)
@@ -105,7 +105,7 @@ def test_compiled_graphs_are_kept_beside_the_export(exported):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.999])
 def test_compiled_graphs_that_were_cut_off(exported, tmp_path, part):
-    """By a kill or a full disk while they were kept: the next start says the same."""
+    """By a kill or a full disk while they were stored: the next start gives the same results."""
     _, folder = exported
     shutil.copytree(folder, tmp_path / "exported")
     rng = np.random.default_rng(0)

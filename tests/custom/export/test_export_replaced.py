@@ -59,7 +59,7 @@ def test_an_error_between_the_two_renames_puts_the_old_one_back(tmp_path, monkey
 
 
 def test_what_a_killed_run_has_left(tmp_path):
-    """It was killed between the two renames, and another one while it was writing."""
+    """One was killed between the two renames, and another while it was writing."""
     export(tmp_path / "f32", "old")
     (tmp_path / "f32").rename(tmp_path / ".f32.7.old")
     for other in (".f32.7.partial", ".f32.8.partial", ".bf16.7.partial"):
@@ -88,7 +88,7 @@ for _ in range(3):
 
 
 def test_several_at_the_same_time(tmp_path):
-    """None fails or removes what another one is writing, and one of them is there as a whole."""
+    """None fails or removes what another is writing, and one of them is complete."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-c", WRITER, tmp_path / "f32"]
     writers = [subprocess.Popen([*command, content], env=environment) for content in "abc"]

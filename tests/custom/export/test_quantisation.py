@@ -1,4 +1,4 @@
-"""An export in 8-bit integers: the convolutions of the decoder alone, and nearly the masks of the network."""
+"""An export in 8-bit integers: only the decoder's convolutions, with nearly the network's masks."""
 
 import json
 import subprocess

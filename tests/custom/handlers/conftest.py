@@ -31,7 +31,7 @@ from custom.handlers import (
 
 
 class Noise(torch.utils.data.Dataset):
-    """Items that come from nothing but the seed of their draw."""
+    """Items that depend only on the seed of their draw."""
 
     def __getitem__(self, draw):
         rng = np.random.RandomState(draw.seed)
@@ -40,7 +40,7 @@ class Noise(torch.utils.data.Dataset):
 
 
 def network():
-    """Everything that has a state of its own or draws random numbers."""
+    """Everything that has a state or draws random numbers."""
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 1))
 
 
@@ -57,7 +57,7 @@ class Run:
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Return a function that builds a run in a folder, as a new process would."""
-    monkeypatch.setattr(TrainingCurve, "_draw", lambda *_: None)  # slow, and tested by itself
+    monkeypatch.setattr(TrainingCurve, "_draw", lambda *_: None)  # slow, and tested separately
     (tmp_path / INDEX_NAME).write_text("{}")
     table = MaskTable([SimpleNamespace(modality="CT", slices=[(0, list(range(20)))])])
 

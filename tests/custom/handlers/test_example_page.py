@@ -19,7 +19,7 @@ def output(modality, overlap, case):
 
 @pytest.fixture
 def pages(monkeypatch):
-    """What was drawn, instead of a drawing."""
+    """The arguments of the drawing, instead of a drawing."""
     drawn = []
     monkeypatch.setattr(example_page, "draw_page", lambda rows: drawn.append(rows) or np.zeros((4, 4, 3), np.uint8))
     return drawn

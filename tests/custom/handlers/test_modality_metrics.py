@@ -37,7 +37,7 @@ def item(case, modality, dice_of_masks, *, number=None, dimension=2, spacing=Non
 
 
 def two_ranks():
-    """The same items as one list and as two ranks' lists, one item given to both."""
+    """The same items as one list and as two ranks' lists, one item in both."""
     ct = [item("ct1", "CT", [k / 8], number=z, dimension=3, spacing=(5.0, 1.0, 1.0)) for z, k in enumerate((2, 4, 8))]
     others = [item("mr1", "MR", [0.5, 1.0]), item("mr2", "MR", [0.25]), item("f1", "Fundus", [1.0])]
     return [*ct, *others], [[ct[0], ct[1], others[0]], [ct[2], ct[0], others[1], others[2], others[0]]]
@@ -150,7 +150,7 @@ class Shift(torch.nn.Module):
 
 
 def predict(engine, batch):
-    """An iteration as an evaluator with boxes has it: the output carries what the metric needs."""
+    """An iteration of an evaluator with boxes: the output has what the metric needs."""
     keys = ("case", "modality", "dimension", "spacing", "label")
     engine.state.output = {key: batch[key] for key in keys} | {"pred": engine.network(batch["image"]) > 0.5}
     engine.fire_event(IterationEvents.MODEL_COMPLETED)

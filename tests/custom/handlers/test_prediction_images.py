@@ -7,7 +7,7 @@ from custom.handlers.prediction_images import prediction_picture
 
 
 def output(modality="CT", size=(64, 128)):
-    """A slice with a mask at the left that was predicted at the right."""
+    """A slice with a mask on the left that was predicted on the right."""
     label = torch.zeros(1, *size, dtype=torch.bool)
     label[:, 8:24, 8:24] = True
     pred = torch.full((1, 256, 256), -5.0)

@@ -9,11 +9,11 @@ from monai.engines import IterationEvents
 
 from custom.data.prepared import INDEX_NAME
 from custom.errors import InputError
-from custom.handlers.checkpoint_files import read_checkpoint, write_checkpoint
+from custom.networks.checkpoint_files import read_checkpoint, write_checkpoint
 
 
 class Killed(BaseException):
-    """Ends a run where it stands, as a kill does."""
+    """Ends a run at once, as a kill does."""
 
 
 def kill(*_):
@@ -25,7 +25,7 @@ def same(first, second):
 
 
 def tail(folder):
-    """What a training leaves behind, except what a resumed one may have more of."""
+    """The results of a training, except those of which a resumed one may have more."""
     content = read_checkpoint(folder / "last.pt")
     return content["model"], content["optimizer"]["state"], content["trainer"], content["validator"], content["random"]
 
@@ -41,7 +41,7 @@ def assert_same_end(folder, reference):
 
 @pytest.fixture
 def reference(start, tmp_path):
-    """The folder of a run left alone: 3 epochs of 5 iterations."""
+    """The folder of an uninterrupted run: 3 epochs of 5 iterations."""
     folder = tmp_path / "reference"
     start(folder).trainer.run()
     return folder
@@ -63,7 +63,7 @@ PLACES = [
 
 
 def killed_at(run, engine, event, count):
-    """Run until an event came so many times."""
+    """Run until an event has come a number of times."""
     left = [count]
 
     def count_down(*_):
@@ -85,7 +85,7 @@ def test_killed_and_resumed_is_a_run_left_alone(start, reference, tmp_path, engi
 
 
 def test_killed_again_and_again(start, reference, tmp_path):
-    """Twenty kills at random places, seldom far enough for much progress."""
+    """Twenty kills at random places, mostly after little progress."""
     folder, draw = tmp_path / "killed", random.Random(1)
     kills = 0
     while kills < 20:
@@ -251,7 +251,7 @@ def test_early_stop_and_its_memory(start, tmp_path):
     epoch = whole.trainer.state.epoch
     assert 3 <= epoch < 40
     killed_at(start(tmp_path / "cut", epochs=40, patience=2), "trainer", Events.EPOCH_STARTED, epoch)
-    for _ in range(2):  # once more: what has stopped stays stopped
+    for _ in range(2):  # once more: a stopped training stays stopped
         run = start(tmp_path / "cut", epochs=40, patience=2, resume=True)
         run.trainer.run()
         assert run.trainer.state.iteration == whole.trainer.state.iteration

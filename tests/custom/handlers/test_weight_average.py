@@ -7,7 +7,7 @@ from torch import nn
 
 from custom.errors import InputError
 from custom.handlers import WeightAverage
-from custom.handlers.checkpoint_files import read_checkpoint
+from custom.networks.checkpoint_files import read_checkpoint
 
 
 def weights_of(run, **options):

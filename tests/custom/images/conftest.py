@@ -14,11 +14,11 @@ def _record(event, arguments):
         _RECORDS[-1].append(str(arguments[0]))
 
 
-sys.addaudithook(_record)  # sees every file that is opened, whoever does it
+sys.addaudithook(_record)  # sees every file that is opened, by any library
 
 
 def image_file(path, pixels, **tags):
-    """Write one DICOM image, RxC, FxRxC or RxCx3, with the tags given and the least others."""
+    """Write one DICOM image, RxC, FxRxC or RxCx3, with the given tags and the fewest others."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -52,15 +52,15 @@ def write_image():
 
 @pytest.fixture
 def write_stack():
-    """Return a function that writes a stack, KxRxC, one file for each slice, and gives the files' tags in order.
+    """Return a function that writes a stack, KxRxC, one file for each slice, and returns the files' tags in order.
 
-    ``edit(k)`` gives further tags of slice k; None leaves the slice out.
+    ``edit(k)`` returns further tags of slice k; None omits the slice.
     """
 
     def write(folder, pixels, *, directions=AXIAL, spacing=(0.7, 0.9), gap=2.5, first=(10, -20, 30), edit=None, **tags):
         row, column = (np.array(d, float) for d in directions)
         datasets = []
-        for k in np.random.default_rng(0).permutation(len(pixels)):  # file names do not tell the order
+        for k in np.random.default_rng(0).permutation(len(pixels)):  # file names do not show the order
             position = np.array(first, float) + k * gap * np.cross(row, column)
             own = {} if edit is None else edit(k)
             if own is None:

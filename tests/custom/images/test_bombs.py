@@ -1,4 +1,4 @@
-"""Small files that ask for much memory or time, name other files, or are of another format than they say."""
+"""Small files that need much memory or time, refer to other files, or have another format than they claim."""
 
 import gzip
 import io
@@ -135,7 +135,7 @@ def test_other_formats_named_nifti(tmp_path, refused):
     path = tmp_path / "a.nii"
     nib.save(nib.AnalyzeImage(np.zeros((3, 4, 5), np.uint8), np.eye(4)), tmp_path / "b.img")
     path.write_bytes((tmp_path / "b.hdr").read_bytes() + bytes(999))
-    assert "no header of NIfTI" in refused(read, path)
+    assert "no NIfTI header" in refused(read, path)
 
 
 # --- pictures ---
@@ -166,7 +166,7 @@ def test_pictures_of_gigantic_size(tmp_path, refused, name, write, reader):
 
 def test_a_raised_limit_is_also_pillows(tmp_path, monkeypatch):
     Image.fromarray(GREY).save(tmp_path / "a.png")
-    monkeypatch.setenv("MCP_MEDSAM_MAX_PIXELS", "100")  # Pillow itself refuses twice as many
+    monkeypatch.setenv("MCP_MEDSAM_MAX_PIXELS", "100")  # Pillow itself refuses twice this number
     with pytest.raises(InputError, match=r"exceeds limit|MCP_MEDSAM_MAX_PIXELS raises it"):
         read(tmp_path / "a.png")
     monkeypatch.setenv("MCP_MEDSAM_MAX_PIXELS", str(GREY.size))
@@ -198,7 +198,7 @@ def test_tiff_of_pictures_of_their_own_size(tmp_path, refused):
 
 
 def test_tiff_that_names_other_files(tmp_path):
-    """The other file is not opened: a page of it would have come along."""
+    """The other file is not opened: it would have added a page."""
     (tmp_path / "in").mkdir()
     tifffile.imwrite(tmp_path / "secret.ome.tif", GREY + 1, metadata={"axes": "YX"})
     xml = (
@@ -210,7 +210,7 @@ def test_tiff_that_names_other_files(tmp_path):
     )
     path = tmp_path / "in" / "a.ome.tif"
     tifffile.imwrite(path, GREY, description=xml, metadata=None)
-    assert (tifffile.imread(path)[1] == GREY + 1).all()  # what tifffile does by itself
+    assert (tifffile.imread(path)[1] == GREY + 1).all()  # what tifffile would do
     np.testing.assert_array_equal(read(path), GREY[None])
 
 
@@ -223,7 +223,7 @@ def enlarged(content, *, marker=b"\xff\xc0"):
 
 
 def test_jpegs_in_a_tiff_that_are_larger_than_it(tmp_path, refused):
-    """The decoder makes all of the larger picture, 4 GB, and cuts it."""
+    """The decoder decodes all of the larger picture, 4 GB, and crops it."""
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.stack([GREY] * 3), compression="jpeg", photometric="minisblack")
     assert read(path).shape == (3, 32, 48)
@@ -247,7 +247,7 @@ def test_sizes_of_codestreams(codec, options, shape):
 
 def test_garbage_between_markers_is_skipped_as_decoders_do():
     content = bytes(imagecodecs.jpeg_encode(GREY))
-    comment = b"\xff\xfe\x00\x0a" + b"\xff\xc0" * 4  # markers inside of a segment are none
+    comment = b"\xff\xfe\x00\x0a" + b"\xff\xc0" * 4  # bytes inside a segment are not markers
     changed = content[:2] + b"\x00\x01" + comment + b"\xff\xff" + content[2:]
     assert codestream._samples(changed) == 32 * 48 * 4
     assert codestream._samples(enlarged(content)) == 65_000**2 * 4
@@ -298,7 +298,7 @@ def test_deflated_dicom(tmp_path, write_image, monkeypatch, refused):
 
 
 def test_malformed_values_of_a_header(tmp_path, write_image):
-    """pydicom finds them when they are asked for, long after the file is read."""
+    """pydicom checks values when they are accessed, long after the file is read."""
     write_image(tmp_path / "1.dcm", GREY, SeriesDescription="x", PatientID="aaaaaaaa")
     content = (tmp_path / "1.dcm").read_bytes()
     (tmp_path / "1.dcm").write_bytes(content.replace(b"LO\x08\0aaaaaaaa", b"FD\x08\0aaaaaaaa"))

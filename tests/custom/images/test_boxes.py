@@ -17,7 +17,7 @@ PICTURE, VOLUME = (20, 30), (4, 20, 30)
         ([[0, 0, 29, 19], (1.5, 2, 8, 9)], PICTURE, [[0, 0, 29, 19], [1.5, 2, 8, 9]]),
         (np.array([[1, 2, 8, 9]], np.uint16), PICTURE, [[1, 2, 8, 9]]),
         ([1, 2, 3, 8, 9, 3], VOLUME, [[1, 2, 3, 8, 9, 3]]),  # one slice deep
-        ([0, 0, 0, 0], (1, 1), [[0, 0, 0, 0]]),  # all there is
+        ([0, 0, 0, 0], (1, 1), [[0, 0, 0, 0]]),  # the whole image
         ([0, 2, 0, 9], (20, 1), [[0, 2, 0, 9]]),
     ],
 )
@@ -38,11 +38,17 @@ def test_good_boxes(boxes, shape, expected):
         ([0, float("nan"), 9, 9], PICTURE, "boxes[0]", "[0.0, nan, 9.0, 9.0]", "finite numbers"),
         ([0, 0, float("inf"), 9], PICTURE, "boxes[0]", "[0.0, 0.0, inf, 9.0]", "finite numbers"),
         ([0, 0, 9], PICTURE, "boxes", "shape (1, 3)", "(N, 4): x_min y_min x_max y_max"),
-        ([0, 0, 0, 9, 9, 1], PICTURE, "boxes", "6 numbers a box for a picture", "(N, 4)"),
-        ([0, 0, 9, 9], VOLUME, "boxes", "4 numbers a box for a volume", "(N, 6): x_min y_min z_min x_max y_max z_max"),
+        ([0, 0, 0, 9, 9, 1], PICTURE, "boxes", "6 numbers per box for a picture", "(N, 4)"),
+        (
+            [0, 0, 9, 9],
+            VOLUME,
+            "boxes",
+            "4 numbers per box for a volume",
+            "(N, 6): x_min y_min z_min x_max y_max z_max",
+        ),
         ([], PICTURE, "boxes", "no box", "(N, 4)"),
         (np.zeros((0, 4)), PICTURE, "boxes", "no box", "(N, 4)"),
-        ([3, 3, 3, 3], PICTURE, "boxes[0]", "[3, 3, 3, 3]", "x_min < x_max"),  # one pixel is no box
+        ([3, 3, 3, 3], PICTURE, "boxes[0]", "[3, 3, 3, 3]", "x_min < x_max"),  # one pixel is not a box
         (np.zeros((1, 1, 4)), PICTURE, "boxes", "shape (1, 1, 4)", "(N, 4)"),
         (None, PICTURE, "boxes", "shape (1, 1)", "(N, 4)"),
         ("here", PICTURE, "boxes", "'here'", "lists of 4 numbers"),
@@ -83,7 +89,7 @@ def test_tight_boxes(dtype):
     rng = np.random.default_rng(0)
     masks = rng.random((40, 13, 7)) > 0.97
     masks[:, 5, 3] = True
-    masks[0, 5, 3], masks[0, 12, 6] = False, True  # the last corner alone
+    masks[0, 5, 3], masks[0, 12, 6] = False, True  # only the last corner
     expected = []
     for mask in masks:
         y_min, x_min, y_end, x_end = regionprops(mask.astype(np.uint8))[0].bbox

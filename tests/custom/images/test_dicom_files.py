@@ -36,7 +36,7 @@ def parsed(monkeypatch):
 
 @pytest.fixture
 def several(tmp_path, write_stack, write_image):
-    """Write two stacks and a picture, and files that are none; return the folder."""
+    """Write two stacks and a picture, and other files; return the folder."""
     folder = tmp_path / "several"
     write_stack(folder / "a", PIXELS, SeriesNumber=2, SeriesDescription="Chest")
     write_stack(folder / "b", PIXELS[:4], SeriesInstanceUID="1.8", SeriesNumber=3, SeriesDescription="Neck")
@@ -175,7 +175,7 @@ def test_a_file_with_a_broken_end(several):
 
 
 def bare(folder, name, dataset, syntax):
-    """Write a data set alone, without preamble and file meta information."""
+    """Write only a data set, without preamble and file meta information."""
     content = io.BytesIO()
     implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     if not little:
@@ -200,7 +200,7 @@ def test_file_without_transfer_syntax(tmp_path, write_image):
     path = tmp_path / "a.dcm"
     write_image(path, PIXELS[0])
     content = path.read_bytes()
-    place = content.index(b"\x02\x00\x10\x00UI")  # made an element that nobody knows
+    place = content.index(b"\x02\x00\x10\x00UI")  # made an unknown element
     path.write_bytes(content[:place] + b"\x02\x00\xf0\x00" + content[place + 4 :])
     np.testing.assert_array_equal(read_series(path).array[0], PIXELS[0])
 
@@ -212,7 +212,7 @@ def test_file_without_transfer_syntax(tmp_path, write_image):
         ("IM0001", b"\x08\0\0\0\x04\0\0\0" + bytes(range(200))),
         ("IM0001", np.arange(8, 99, dtype="<u4").tobytes()),
         ("IM0001", b"\x08\0"),
-        ("IM0001", b"\x08\0\x05\0CS\x0a\0ISO_IR 100"),  # a data set, yet of no series
+        ("IM0001", b"\x08\0\x05\0CS\x0a\0ISO_IR 100"),  # a data set without a series
     ],
 )
 def test_other_files_without_preamble(tmp_path, write_image, name, content):

@@ -152,7 +152,7 @@ def test_long_outline(tmp_path, series_of):
     label[0, 2:-1:4, 3:-1:2] = 1  # a comb
     write_rtstruct(tmp_path / "rt.dcm", label, {1: "a"}, series)
     [contour] = pydicom.dcmread(tmp_path / "rt.dcm").ROIContourSequence[0].ContourSequence
-    assert len("\\".join(map(str, contour.ContourData))) > 2**16  # longer than an explicit length can say
+    assert len("\\".join(map(str, contour.ContourData))) > 2**16  # longer than an explicit length can express
     np.testing.assert_array_equal(read_rtstruct(tmp_path / "rt.dcm", series)[0], label)
 
 

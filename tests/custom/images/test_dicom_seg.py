@@ -20,7 +20,7 @@ NEEDED = dict.fromkeys(
 
 @pytest.fixture
 def stack(tmp_path, write_stack):
-    """Return a function that writes a stack and gives its datasets and the series."""
+    """Return a function that writes a stack and returns its datasets and the series."""
 
     def make(directions=((1, 0, 0), (0, 1, 0)), pixels=EMPTY, **tags):
         datasets = write_stack(tmp_path / "ct", pixels, directions=directions, **(NEEDED | tags))
@@ -61,7 +61,7 @@ def write_by_highdicom(path, datasets, pixels, kind="BINARY", names=("liver", "l
 
 
 def stored(datasets, series, label):
-    """Return slices in the order of the datasets in that of the series."""
+    """Return slices, given in the order of the datasets, in the order of the series."""
     uids = [dataset.SOPInstanceUID for dataset in datasets]
     return label[[uids.index(uid) for uid in series.sop_uids]]
 

@@ -27,7 +27,7 @@ NAMES = {1: "liver", 2: "left kidney", 3: "empty"}
 
 @pytest.fixture
 def stack(tmp_path, write_stack):
-    """Return a function that writes a stack and gives its datasets and the series."""
+    """Return a function that writes a stack and returns its datasets and the series."""
 
     def make(directions=AXIAL, pixels=EMPTY, **tags):
         datasets = write_stack(tmp_path / "ct", pixels, directions=directions, **tags)
@@ -125,7 +125,7 @@ def test_rows_times_columns_no_multiple_of_eight(tmp_path, stack, size):
 
 def test_headers_that_break_the_standard_a_little(tmp_path, write_stack):
     def spoil(dataset):
-        del dataset.SliceThickness, dataset.PatientID  # nor names ...
+        del dataset.SliceThickness, dataset.PatientID  # and names ...
         dataset.StudyDate, dataset.StudyTime = "1997.04.24", "14:04:38"
 
     tilt = {k: {"ImageOrientationPatient": [1, 0, 0, 0, 1, 1e-5 * k]} for k in range(5)}
@@ -206,7 +206,7 @@ def test_slice_without_frame_of_reference(tmp_path, write_stack):
     [
         (lambda d: d.pop("FrameOfReferenceUID"), "no FrameOfReferenceUID in a volume of 5 slices"),
         (lambda d: d.pop("StudyInstanceUID"), "no StudyInstanceUID"),
-        (lambda d: setattr(d, "StudyInstanceUID", "9f"), "StudyInstanceUID '9f', which is no UID"),
+        (lambda d: setattr(d, "StudyInstanceUID", "9f"), "StudyInstanceUID '9f', which is not a UID"),
         (lambda d: setattr(d, "SOPClassUID", RETIRED), "a kind of image that highdicom does not know: Ultrasound Im"),
         (lambda d: setattr(d, "StudyInstanceUID", d.SOPInstanceUID), "headers that highdicom cannot use: ValueError"),
     ],

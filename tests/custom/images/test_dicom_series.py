@@ -38,7 +38,7 @@ AXIAL = ((-1, -1, 1), (2, 1, 0))
 
 
 def closest_canonical(datasets, name):
-    """Turn by nibabel the volume of the tags to RAS, then by hand to slices as viewers show them, with their affine."""
+    """Turn the volume of the tags to RAS by nibabel, then to slices as viewers show them, with their affine."""
     d = datasets[0]
     row, column = np.array(d.ImageOrientationPatient, float).reshape(2, 3)
     first, last = (np.array(datasets[n].ImagePositionPatient, float) for n in (0, -1))
@@ -151,7 +151,7 @@ def test_single_slices(tmp_path, write_stack):
     write_stack(tmp_path / "axial", PIXELS[:1])
     assert read_series(tmp_path / "axial").geometry.spacing == (1.0, 0.7, 0.9)
     write_stack(tmp_path / "coronal", PIXELS[:1], directions=DIRECTIONS["coronal"])
-    series = read_series(tmp_path / "coronal")  # stays a picture as it is seen
+    series = read_series(tmp_path / "coronal")  # stays a picture, as viewers show it
     assert series.geometry is None and series.spacing == (1.0, 0.7, 0.9)
     np.testing.assert_array_equal(series.array, PIXELS[:1])
 
@@ -187,7 +187,7 @@ def region(kind=1, units=3, x=0.02, y=0.03):
     [
         ([region()], (1.0, 0.3, 0.2)),
         ([region(), region()], (1.0, 0.3, 0.2)),
-        ([region(y=-0.03), region(kind=4, units=4)], (1.0, 0.3, 0.2)),  # beside a spectrum
+        ([region(y=-0.03), region(kind=4, units=4)], (1.0, 0.3, 0.2)),  # besides a spectrum
         ([region(), region(x=0.021)], None),
         ([region(), region(units=0)], None),
         ([region(units=5)], None),
@@ -291,7 +291,7 @@ def test_jpeg_of_12_bits():
 
 @pytest.mark.parametrize("end", [1, 0.9, 0.5, 0.1])
 def test_corrupt_jpeg_is_refused(tmp_path, write_image, end):
-    """Whatever decoders are installed: one of them ended the process at such data."""
+    """With any decoders installed: one of them crashed the process on such data."""
     content = bytearray(jpeg8_encode(PIXELS[0].astype(np.uint16), lossless=True, predictor=1, bitspersample=16))
     content[content.index(b"\xff\xc4") + 4] = 200  # more codes of a length than there can be
     path = tmp_path / "a.dcm"

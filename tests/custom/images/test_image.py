@@ -35,7 +35,7 @@ def block(shape, box):
 
 
 def filled(shape, boxes):
-    """The same in an array indexed [z], y, x, for turned boxes."""
+    """The same in an array indexed [z], y, x, for boxes of that array."""
     (box,) = boxes.astype(int).tolist()
     return block(shape[::-1], box).transpose()
 
@@ -74,9 +74,9 @@ def test_constant_picture(tmp_path):
 @pytest.mark.parametrize("spacing", [None, (3.0, 0.5, 0.25)])
 def test_stack(tmp_path, spacing):
     pixels = RNG.integers(0, 256, (4, 9, 11)).astype(np.uint8)
-    told = {} if spacing is None else {"spacing": 3.0, "unit": "mm"}
+    known = {} if spacing is None else {"spacing": 3.0, "unit": "mm"}
     resolution = None if spacing is None else (4, 2)
-    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, resolution=resolution, metadata={"axes": "ZYX", **told})
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, resolution=resolution, metadata={"axes": "ZYX", **known})
     image = read_image(tmp_path / "a.tif")
     np.testing.assert_array_equal(image.array, pixels)
     assert (image.kind, image.format, image.size, image.spacing) == ("volume", "tiff", (11, 9, 4), spacing)
@@ -95,9 +95,9 @@ def test_nifti_volume(tmp_path, axes, signs):
     boxes = image.boxes_to_array(image.checked_boxes(box))
     np.testing.assert_array_equal(image.array, filled(image.array.shape, boxes))
     assert (image.kind, image.size) == ("volume", (12, 10, 8)) and image.source_spacing == (0.7, 0.9, 3.0)
-    # each slice is named by the index that it has in the file
+    # each slice is named by its index in the file
     marked = np.zeros((12, 10, 8), np.uint8)
-    axis = 2  # its spacing of 3 mm tells the plane in which the slices were taken
+    axis = 2  # its spacing of 3 mm shows the plane of the slices
     np.moveaxis(marked, axis, 0)[2] = 1
     (z,) = np.flatnonzero(image.geometry.canonical(marked).any(axis=(1, 2)))
     assert image.slice_name(z) == f"{'xyz'[axis]} 2"
@@ -156,7 +156,7 @@ def test_dicom_series(tmp_path, write_series):
 def test_dicom_file(tmp_path, write_series):
     slices = RNG.integers(-100, 200, (1, 10, 12))
     (path,) = write_series(tmp_path / "series", slices).iterdir()
-    plain = path.rename(tmp_path / "1.2.840.77")  # no ending that tells
+    plain = path.rename(tmp_path / "1.2.840.77")  # without a known ending
     image = read_image(plain, modality="MR")
     assert (image.kind, image.array.shape, image.size, image.spacing) == ("picture", (10, 12), (12, 10), (0.8, 0.6))
     assert (image.modality, image.modality_source) == ("MR", "argument") and image.array.max() == 255
@@ -212,7 +212,7 @@ def test_unreadable(tmp_path, name, content):
 
 def test_volume_needs_six_numbers(tmp_path):
     image = read_image(save_nifti(tmp_path / "a.nii.gz", np.ones((6, 7, 5), np.uint8), np.eye(4)))
-    with pytest.raises(InputError, match="4 numbers a box for a volume; allowed: .*x_min y_min z_min"):
+    with pytest.raises(InputError, match="4 numbers per box for a volume; allowed: .*x_min y_min z_min"):
         image.checked_boxes([[1, 2, 3, 4]])
 
 
@@ -232,7 +232,7 @@ def test_stem(path, expected):
 
 
 def test_boxes_in_millimetres(tmp_path):
-    """The corners of a voxel box, brought to mm by the affine, give the same box."""
+    """The corners of a voxel box, converted to mm by the affine, give the same box."""
     affine = rotated((1, 2, 0), (1, -1, 1), degrees=0)
     image = read_image(save_nifti(tmp_path / "a.nii.gz", np.ones((12, 10, 8), np.uint8), affine))
     low, high = (affine @ [*corner, 1] for corner in ([3, 2, 1], [9, 7, 5]))
@@ -247,7 +247,7 @@ def test_boxes_in_millimetres_without_a_grid(tmp_path):
     )
     image = read_image(tmp_path / "a.tif")
     np.testing.assert_allclose(image.boxes_from_world(np.array([[1, 2, 3, 2, 3, 9]])), [[4, 4, 1, 8, 6, 3]])
-    with pytest.raises(InputError, match="array: spacing: found nothing"):
+    with pytest.raises(InputError, match="array: spacing: found no spacing"):
         image_of_array(np.zeros((4, 5), np.uint8)).boxes_from_world(np.array([[1, 2, 3, 4]]))
 
 

@@ -10,7 +10,7 @@ from custom.inference.slices import in_volume
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "ASR", "IRP"])
 @pytest.mark.parametrize("k", [0, 3])
 def test_a_slice_is_that_of_the_file(tmp_path, axes, k):
-    """A marked voxel of slice k is where a box in the file's voxels says, and comes back to the same place."""
+    """A marked voxel of slice k is inside a box in the file's voxels, and is restored to the same place."""
     shape = (9, 8, 6)
     array = np.random.default_rng(0).integers(1, 90, shape).astype(np.uint8)
     array[2, 5, k] = 255

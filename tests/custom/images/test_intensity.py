@@ -82,7 +82,7 @@ def test_bad_image(image, match):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("modality", ["CT", "MR", "PET"])
 def test_nan_is_background(modality, dtype):
-    """The rest comes out as if it were alone, whatever the size of the background."""
+    """The rest is scaled as without the background, whatever its size."""
     inside = np.random.default_rng(0).integers(-300, 900, (20, 6, 7)).astype(dtype)
     image = np.full((20, 40, 30), np.nan, dtype)
     image[:, 10:16, 5:12] = inside
@@ -129,7 +129,7 @@ def test_no_voxels():
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.float16, np.float32])
 def test_whole_range_of_a_type(dtype):
-    """Its difference is more than the type itself can hold."""
+    """The difference of its values is beyond the range of its type."""
     limits = np.finfo(dtype) if np.dtype(dtype).kind == "f" else np.iinfo(dtype)
     image = np.array([[[limits.min, limits.max]]], dtype)
     assert to_uint8(image, "MR", SOFT, "x").tolist() == [[[0, 255]]]

@@ -56,7 +56,7 @@ def test_pixels_on_one_line(step):
 
 
 def test_feret_diameter_of_scikit_image():
-    """It measures between the edges of pixels, of a hull that is up to half a pixel wider, instead of centres."""
+    """It measures a hull of pixel edges, up to half a pixel wider, instead of centres."""
     mask = np.zeros((120, 150), np.uint8)
     mask[ellipse(60, 70, 30, 55, rotation=0.5)] = 1
     feret = regionprops(mask)[0].feret_diameter_max

@@ -1,4 +1,4 @@
-"""Directories of TIFF files, made by hand: each is a place, its tags, and the place of the next."""
+"""Directories of TIFF files, made by hand: each has an offset, tags, and the offset of the next."""
 
 import struct
 
@@ -36,9 +36,9 @@ def test_directories_that_end(tmp_path, order):
     [
         ({16: ([], 16)}, "page 1 leads back to an earlier one"),
         ({16: ([], 40), 40: ([], 64), 64: ([], 40)}, "page 3 leads back"),
-        ({16: ([(n, BYTE, 4000, 0) for n in range(20)], 0)}, "overlap without end"),  # each value is the whole file
-        ({16: ([(n, BYTE, 1, 0) for n in range(340)], 18)}, "overlap without end|cut off"),
-        ({16: ([(SUB_IFDS, LONG, 1, 16)] * 30, 0)}, "overlap without end"),  # a directory within itself
+        ({16: ([(n, BYTE, 4000, 0) for n in range(20)], 0)}, "overlap endlessly"),  # each value is the whole file
+        ({16: ([(n, BYTE, 1, 0) for n in range(340)], 18)}, "overlap endlessly|cut off"),
+        ({16: ([(SUB_IFDS, LONG, 1, 16)] * 30, 0)}, "overlap endlessly"),  # a directory within itself
         ({16: ([], 10**6)}, "cut off at byte 1000000"),
     ],
 )
@@ -69,6 +69,6 @@ def test_what_tifffile_writes(tmp_path, options):
 def test_what_is_no_tiff(tmp_path):
     for content in (b"", b"II", b"no picture at all"):
         (tmp_path / "a.tif").write_bytes(content)
-        check_directories(tmp_path / "a.tif")  # the decoder tells
+        check_directories(tmp_path / "a.tif")  # the decoder reports it
         with pytest.raises(InputError):
             tiff.read(tmp_path / "a.tif")

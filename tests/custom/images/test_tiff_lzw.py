@@ -11,7 +11,7 @@ from custom.images.tiff_lzw import CLEAR, END, check_codes
 
 
 def packed(codes):
-    """Write codes one by one, each as wide as TIFF 6.0 says: a table grows with every code but the first."""
+    """Write codes one by one with the widths of TIFF 6.0: the table grows with every code but the first."""
     bits, entries = "", None
     for code in codes:
         entries = 258 if entries is None else entries + 1
@@ -59,7 +59,7 @@ def test_clears_without_end():
 
 @pytest.mark.parametrize("fill_order", [1, 2])
 def test_damaged_strip_of_a_file(tmp_path, fill_order):
-    """The decoder of such a strip ended the process."""
+    """The decoder crashed the process on such a strip."""
     path, picture = tmp_path / "a.tif", np.arange(320, dtype=np.uint8).reshape(16, 20)
     good, bad = packed([CLEAR, *picture.ravel(), END]), packed([CLEAR, 1, CLEAR, 300, *picture.ravel()[:-2], END])
     write(path, good, picture.shape, fill_order)
@@ -70,7 +70,7 @@ def test_damaged_strip_of_a_file(tmp_path, fill_order):
 
 
 def write(path, data, shape, fill_order):
-    """Write a TIFF of one strip; tifffile writes no FillOrder, so that another tag becomes it."""
+    """Write a TIFF of one strip; tifffile writes no FillOrder, so another tag is renamed."""
     data = imagecodecs.bitorder_decode(data) if fill_order == 2 else data
     tifffile.imwrite(path, iter([data]), shape=shape, dtype=np.uint8, compression="lzw", software="a", metadata=None)
     with tifffile.TiffFile(path) as file:

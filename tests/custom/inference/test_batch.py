@@ -9,7 +9,7 @@ from PIL import Image
 
 from custom.errors import InputError
 from custom.inference import batch as program
-from custom.inference.batch import Options, check_out, segment_case, segment_cases
+from custom.inference.batch import SegmentOptions, check_out, segment_case, segment_cases
 from custom.inference.box_input import BoxInput
 from custom.inference.cases import Case, list_cases
 from custom.inference.predictor import Predictor
@@ -61,7 +61,7 @@ def labels_of(out):
 
 def test_every_format(images, tmp_path, make_backend, make_predictor):
     backend, out = make_backend(), tmp_path / "out"
-    summary = segment_cases(list_cases(images)[0], make_predictor(backend), Options(), out)
+    summary = segment_cases(list_cases(images)[0], make_predictor(backend), SegmentOptions(), out)
     assert summary.written == ["png", "stack", "nifti", "2D_OCT_a", "3D_CT_b"]
     assert not summary.failed and not summary.skipped
     for name, found in labels_of(out).items():
@@ -78,7 +78,7 @@ def test_every_format(images, tmp_path, make_backend, make_predictor):
 
 def test_second_run_does_only_what_has_changed(images, tmp_path, make_backend, make_predictor):
     out, cases = tmp_path / "out", list_cases(images)[0]
-    segment_cases(cases, make_predictor(make_backend()), Options(), out)
+    segment_cases(cases, make_predictor(make_backend()), SegmentOptions(), out)
     before = {name: (out / name).stat().st_mtime_ns for name in names(out)}
 
     def broken():
@@ -86,14 +86,14 @@ def test_second_run_does_only_what_has_changed(images, tmp_path, make_backend, m
 
     model = make_predictor(make_backend())
     model.network._make = broken
-    summary = segment_cases(cases, model, Options(), out)
+    summary = segment_cases(cases, model, SegmentOptions(), out)
     assert (summary.written, summary.skipped, summary.failed) == ([], 5, [])
     assert {n: (out / n).stat().st_mtime_ns for n in names(out) if n != "report_0.json"}.items() <= before.items()
     os.utime(cases[0].path, ns=(1, 1))
     (out / "stack_mask.tif").unlink()
-    summary = segment_cases(cases, make_predictor(make_backend()), Options(), out)
+    summary = segment_cases(cases, make_predictor(make_backend()), SegmentOptions(), out)
     assert summary.written == ["png", "stack"] and summary.skipped == 3
-    assert len(segment_cases(cases, make_predictor(make_backend()), Options(follow=False), out).written) == 5
+    assert len(segment_cases(cases, make_predictor(make_backend()), SegmentOptions(follow=False), out).written) == 5
 
 
 def test_bad_cases_do_not_stop_the_others(images, tmp_path, make_backend, make_predictor, capsys):
@@ -101,7 +101,7 @@ def test_bad_cases_do_not_stop_the_others(images, tmp_path, make_backend, make_p
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "in" / "alone.png")
     cases, _ = list_cases(tmp_path / "in")
-    summary = segment_cases(cases, make_predictor(make_backend()), Options(), out)
+    summary = segment_cases(cases, make_predictor(make_backend()), SegmentOptions(), out)
     assert summary.written == ["2D_OCT_a", "3D_CT_b"] and len(summary.failed) == 5
     alone, bad, *_ = summary.failed
     assert alone.startswith(f"{tmp_path}/in/alone.png: boxes: found no boxes; allowed: --boxes")
@@ -116,9 +116,9 @@ def test_bad_cases_do_not_stop_the_others(images, tmp_path, make_backend, make_p
     [
         ({"boxes": [[5, 2, 5, 9]]}, "boxes[0]: found [5, 2, 5, 9]; allowed: x_min < x_max"),
         ({"boxes": []}, "boxes: found []"),
-        ({"boxes": BOX_3D}, "6 numbers a box for a picture"),
+        ({"boxes": BOX_3D}, "6 numbers per box for a picture"),
         ({"boxes": BOX, "modality": "SPECT"}, "modality: found 'SPECT'"),
-        ({"path": "nifti.nii.gz", "boxes": BOX}, "4 numbers a box for a volume"),
+        ({"path": "nifti.nii.gz", "boxes": BOX}, "4 numbers per box for a volume"),
     ],
 )
 def test_bad_case(images, tmp_path, make_backend, make_predictor, case, message):
@@ -126,14 +126,14 @@ def test_bad_case(images, tmp_path, make_backend, make_predictor, case, message)
     path = tmp_path / "in" / case.get("path", "png.png")
     with pytest.raises(InputError) as error:
         made = case_of("a", path, case["boxes"], modality=case.get("modality"))
-        segment_case(made, make_predictor(backend), Options(), tmp_path / "out")
+        segment_case(made, make_predictor(backend), SegmentOptions(), tmp_path / "out")
     assert message in str(error.value) and not backend.encoded and not (tmp_path / "out").exists()
 
 
-def test_error_inside_the_network_is_told(images, tmp_path, make_backend, make_predictor):
+def test_error_inside_the_network_is_reported(images, tmp_path, make_backend, make_predictor):
     backend = make_backend()
     backend.decode = lambda *_: 1 / 0
-    summary = segment_cases(list_cases(images)[0][:1], make_predictor(backend), Options(), tmp_path / "out")
+    summary = segment_cases(list_cases(images)[0][:1], make_predictor(backend), SegmentOptions(), tmp_path / "out")
     assert summary.failed == [f"{tmp_path}/in/png.png: ZeroDivisionError (division by zero)"]
 
 
@@ -146,7 +146,7 @@ def test_network_that_cannot_start_stops_the_run(images, tmp_path, make_backend,
 
     model.network._make = broken
     with pytest.raises(type(error)):
-        segment_cases(list_cases(images)[0], model, Options(), tmp_path / "out")
+        segment_cases(list_cases(images)[0], model, SegmentOptions(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -162,23 +162,25 @@ def test_full_disk_stops_the_run_and_the_next_one_carries_on(
 
     monkeypatch.setattr(program, "write_result", full)
     with pytest.raises(OSError, match="No space"):
-        segment_cases(cases, make_predictor(backend), Options(), out)
+        segment_cases(cases, make_predictor(backend), SegmentOptions(), out)
     assert len(backend.encoded) == 7
     monkeypatch.undo()
-    summary = segment_cases(cases, make_predictor(make_backend()), Options(), out)
+    summary = segment_cases(cases, make_predictor(make_backend()), SegmentOptions(), out)
     assert summary.skipped == 2 and summary.written == ["nifti", "2D_OCT_a", "3D_CT_b"]
 
 
 def test_shares(images, tmp_path, make_backend, make_predictor):
     out, cases = tmp_path / "out", list_cases(images)[0]
-    parts = [segment_cases(cases, make_predictor(make_backend()), Options(), out, rank=r, world=2) for r in range(2)]
+    parts = [
+        segment_cases(cases, make_predictor(make_backend()), SegmentOptions(), out, rank=r, world=2) for r in range(2)
+    ]
     assert [part.written for part in parts] == [["png", "nifti", "3D_CT_b"], ["stack", "2D_OCT_a"]]
     assert {"report_0.json", "report_1.json"} <= set(names(out))
 
 
 def test_separate_masks(images, tmp_path, make_backend, make_predictor):
     case = case_of("a", tmp_path / "in" / "png.png", [*BOX, [4, 3, 11, 8]], modality="US")
-    report = segment_case(case, make_predictor(make_backend()), Options(separate=True), tmp_path / "out")
+    report = segment_case(case, make_predictor(make_backend()), SegmentOptions(separate=True), tmp_path / "out")
     assert names(tmp_path / "out") == ["a.json", "a_mask_1.png", "a_mask_2.png", "a_overlay.png"]
     assert [entry["area"] for entry in report["boxes"]] == [24, 24]
 
@@ -187,7 +189,7 @@ def test_series_comes_back_as_seg(tmp_path, write_series, make_backend, make_pre
     slices = np.full((4, 12, 16), -500)
     slices[:, 4:8, 5:11] = 400
     case = case_of("ct", write_series(tmp_path / "ct", slices), BOX_3D)
-    report = segment_case(case, make_predictor(make_backend(likely="PET")), Options(), tmp_path / "out")
+    report = segment_case(case, make_predictor(make_backend(likely="PET")), SegmentOptions(), tmp_path / "out")
     assert names(tmp_path / "out") == ["ct.json", "ct_mask.dcm", "ct_overlay.png"]
     (entry,) = report["boxes"]
     assert entry["voxels"] == 3 * 4 * 6 and entry["volume_mm3"] == round(72 * 2.5 * 0.8 * 0.6, 4)
@@ -197,7 +199,7 @@ def test_series_comes_back_as_seg(tmp_path, write_series, make_backend, make_pre
 
 def test_unknown_modality_is_the_classifiers(images, tmp_path, make_backend, make_predictor):
     case = case_of("a", tmp_path / "in" / "png.png", BOX)
-    report = segment_case(case, make_predictor(make_backend(likely="OCT")), Options(), tmp_path / "out")
+    report = segment_case(case, make_predictor(make_backend(likely="OCT")), SegmentOptions(), tmp_path / "out")
     assert (report["modality"], report["modality_source"]) == ("OCT", "classifier")
 
 
@@ -225,7 +227,7 @@ def test_thousand_boxes(images, tmp_path, make_backend, make_predictor):
     boxes = np.concatenate([corners, corners + 5], axis=1).tolist()
     backend = make_backend()
     case = case_of("a", tmp_path / "in" / "png.png", boxes, modality="US")
-    report = segment_case(case, make_predictor(backend), Options(overlap="last"), tmp_path / "out")
+    report = segment_case(case, make_predictor(backend), SegmentOptions(overlap="last"), tmp_path / "out")
     assert len(report["boxes"]) == 1000 and len(backend.encoded) == 1
     assert np.asarray(Image.open(tmp_path / "out" / "a_mask.png")).dtype == np.uint16
 
@@ -239,10 +241,10 @@ def test_image_that_changes_while_it_is_segmented_is_done_again(images, tmp_path
         return decode(*given)
 
     backend.decode = replaced_meanwhile
-    assert segment_cases(case, make_predictor(backend), Options(), out).written == ["png"]
-    summary = segment_cases(case, make_predictor(make_backend()), Options(), out)
+    assert segment_cases(case, make_predictor(backend), SegmentOptions(), out).written == ["png"]
+    summary = segment_cases(case, make_predictor(make_backend()), SegmentOptions(), out)
     assert summary.written == ["png"] and not summary.skipped
-    assert segment_cases(case, make_predictor(make_backend()), Options(), out).skipped == 1
+    assert segment_cases(case, make_predictor(make_backend()), SegmentOptions(), out).skipped == 1
 
 
 def test_series_that_vanishes_is_one_failed_case(images, tmp_path, make_backend, make_predictor, write_series):
@@ -251,14 +253,14 @@ def test_series_that_vanishes_is_one_failed_case(images, tmp_path, make_backend,
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
-    summary = segment_cases(gone, make_predictor(make_backend()), Options(), tmp_path / "out")
+    summary = segment_cases(gone, make_predictor(make_backend()), SegmentOptions(), tmp_path / "out")
     assert summary.written == ["png"] and len(summary.failed) == 1
 
 
 def test_names_that_can_be_no_files_do_not_stop_the_others(images, tmp_path, make_predictor, make_backend):
     entries = [{"image": name, "boxes": BOX, "modality": "US"} for name in ("a\0b.png", "x" * 5000, "..")]
     images.write_text(json.dumps([*entries, {"image": "in/png.png", "boxes": BOX, "modality": "US"}]))
-    summary = segment_cases(list_cases(images)[0], make_predictor(make_backend()), Options(), tmp_path / "out")
+    summary = segment_cases(list_cases(images)[0], make_predictor(make_backend()), SegmentOptions(), tmp_path / "out")
     assert summary.written == ["png"] and len(summary.failed) == 3
 
 
@@ -266,19 +268,19 @@ def test_a_long_name(tmp_path, make_predictor, make_backend):
     """A file may have a name of 255 bytes; those of its results are longer."""
     Image.fromarray(np.full((12, 16), 200, np.uint8)).save(tmp_path / f"{'x' * 251}.png")
     (case,) = list_cases(tmp_path / f"{'x' * 251}.png", boxes=BOX, modality="US")[0]
-    summary = segment_cases([case], make_predictor(make_backend()), Options(), tmp_path / "out")
+    summary = segment_cases([case], make_predictor(make_backend()), SegmentOptions(), tmp_path / "out")
     assert summary.failed == [] and len(names(tmp_path / "out")) == 4
 
 
 def test_the_fallback_is_announced_before_the_network_runs(
     tmp_path, write_series, make_backend, make_predictor, caplog
 ):
-    """A source that no SEG can be derived from: the mask comes in another format, and the user knows beforehand."""
+    """A source without a possible SEG: the mask has another format, and the user is warned beforehand."""
     folder = write_series(tmp_path / "ct", np.full((4, 12, 16), 400), FrameOfReferenceUID="")
     backend = make_backend()
     encode, seen = backend.encode, []
     backend.encode = lambda images: seen.append(caplog.text) or encode(images)
-    report = segment_case(case_of("ct", folder, BOX_3D), make_predictor(backend), Options(), tmp_path / "out")
+    report = segment_case(case_of("ct", folder, BOX_3D), make_predictor(backend), SegmentOptions(), tmp_path / "out")
     assert "the mask is written as nifti: " in seen[0] and report["files"][0] == "ct_mask.nii.gz"
     assert report["mask_format"] == "nifti" and report["warnings"]
 
@@ -287,10 +289,10 @@ def test_a_format_that_cannot_hold_the_mask_is_refused_before_the_work(images, t
     backend, case = make_backend(), case_of("a", tmp_path / "in" / "nifti.nii.gz", BOX_3D)
     for name, message in (("png", "format png: found a volume"), ("seg", "format seg: found ")):
         with pytest.raises(InputError, match=message):
-            segment_case(case, make_predictor(backend), Options(format=name), tmp_path / "out")
+            segment_case(case, make_predictor(backend), SegmentOptions(format=name), tmp_path / "out")
     assert not backend.encoded
     with pytest.raises(InputError, match="arguments: format: found 'gif'; allowed: mgz, mha, nifti, npz"):
-        Options(format="gif")
+        SegmentOptions(format="gif")
 
 
 @pytest.mark.parametrize("kind", ["file", "below a file"])
@@ -308,7 +310,7 @@ def test_checking_out_leaves_nothing(images, tmp_path):
 
 def test_progress_of_a_volume(images, tmp_path, make_backend, make_predictor, capsys):
     case = case_of("a", tmp_path / "in" / "nifti.nii.gz", BOX_3D)
-    segment_case(case, make_predictor(make_backend()), Options(), tmp_path / "out")
+    segment_case(case, make_predictor(make_backend()), SegmentOptions(), tmp_path / "out")
     assert "slice" in capsys.readouterr().err
 
 
@@ -317,11 +319,11 @@ def test_the_mask_of_a_pair_is_two_files(tmp_path, make_backend, make_predictor)
     volume[5:11, 4:8] = 200
     nib.save(nib.Nifti1Pair(volume, np.diag([-1, -1, 2, 1])), tmp_path / "v.hdr")
     case, out = case_of("v", tmp_path / "v.hdr", BOX_3D, modality="MR"), tmp_path / "out"
-    report = segment_case(case, make_predictor(make_backend()), Options(), out)
+    report = segment_case(case, make_predictor(make_backend()), SegmentOptions(), out)
     assert report["files"] == ["v_mask.hdr", "v_mask.img", "v_overlay.png"]
     np.testing.assert_array_equal(np.asarray(nib.load(out / "v_mask.hdr").dataobj)[:, :, 1:4], volume[:, :, 1:4] > 0)
-    assert segment_cases([case], make_predictor(make_backend()), Options(), out).skipped == 1
+    assert segment_cases([case], make_predictor(make_backend()), SegmentOptions(), out).skipped == 1
     (out / "v_mask.img").unlink()
-    assert segment_cases([case], make_predictor(make_backend()), Options(), out).written == ["v"]
-    segment_case(case, make_predictor(make_backend()), Options(format="nrrd"), out)
+    assert segment_cases([case], make_predictor(make_backend()), SegmentOptions(), out).written == ["v"]
+    segment_case(case, make_predictor(make_backend()), SegmentOptions(format="nrrd"), out)
     assert names(out) == ["report_0.json", "v.json", "v_mask.nrrd", "v_overlay.png"]

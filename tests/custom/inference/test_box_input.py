@@ -88,7 +88,7 @@ def test_numbers(value, expected):
         (["1", "2", "8", "6"], "boxes[0]: found '1'", ""),
         ([], "boxes: found []", "x_min y_min x_max y_max"),
         ("", "boxes: found []", ""),
-        ("[1, 2", "boxes: found no JSON", ""),
+        ("[1, 2", "boxes: found invalid JSON", ""),
         (7, "boxes: found 7", ""),
         (None, "boxes: found None", ""),
         ({"x": 1}, "boxes: found {'x': 1}", ""),
@@ -107,7 +107,7 @@ def test_malformed(value, found, allowed):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"margin": 3}, "margin: found 3; .* a margin goes with a mask file"),
+        ({"margin": 3}, "margin: found 3; .* only the boxes of a mask file can have a margin"),
         ({"margin": -1}, "margin: found -1"),
         ({"margin": 1.5}, "margin: found 1.5"),
         ({"slices": [1, 2, 3]}, r"slice: found \[1, 2, 3\]; allowed: .* or 2, one for each box"),
@@ -118,7 +118,7 @@ def test_malformed(value, found, allowed):
 def test_options_that_do_not_go_with_numbers(options, message):
     with pytest.raises(InputError, match=message):
         BoxInput.parse([[1, 2, 8, 6], [3, 0, 9, 7]], **options)
-    with pytest.raises(InputError, match="slice: .* nothing for boxes of 6 numbers"):
+    with pytest.raises(InputError, match="slice: .* no slice for boxes of 6 numbers"):
         BoxInput.parse([1, 2, 0, 8, 6, 3], slices=1)
 
 
@@ -132,7 +132,7 @@ def test_slices():
 
 
 def test_world_of_a_grid():
-    # i 2 to 6, j 1 to 4, k 3 to 5, a little beside the voxels
+    # i 2 to 6, j 1 to 4, k 3 to 5, slightly off the voxels
     millimetres = [19.2, 29.1, -32.4, 16.9, 26.9, -27.6]
     assert resolve(millimetres, world=True) == ([[2, 1, 3, 6, 4, 5]], None, None)
 
@@ -174,7 +174,7 @@ def save_markups(folder, *markups, **others):
 
 
 def to_mm(voxel, affine=AFFINE, system="LPS"):
-    """The place of a voxel in a coordinate system."""
+    """The position of a voxel in a coordinate system."""
     signs = (-1, -1, 1) if system in ("LPS", 1, "1") else (1, 1, 1)
     return ((affine @ [*voxel, 1])[:3] * signs).tolist()
 
@@ -312,9 +312,9 @@ def test_malformed_markups(tmp_path, change, message):
 def test_no_markups(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_text(content)
-    with pytest.raises(InputError, match="a.json: (file: found no JSON|markups)"):
+    with pytest.raises(InputError, match="a.json: (file: found invalid JSON|markups)"):
         BoxInput.parse(path)
-    with pytest.raises(InputError, match="margin goes with a mask"):
+    with pytest.raises(InputError, match="only the boxes of a mask file"):
         BoxInput.parse(path, margin=1)
     with pytest.raises(InputError, match="slice: .* the file places its boxes itself"):
         BoxInput.parse(path, slices=1)
@@ -346,7 +346,7 @@ def test_mask_of_a_volume(tmp_path, kind):
 
 
 def test_mask_with_other_axes(tmp_path):
-    """Stored k, i reversed, j; it is the same place."""
+    """Stored as k, i reversed, j: the same place."""
     stored, expected = two_labels(SHAPES["axial"])
     turned = stored.transpose(2, 0, 1)[:, ::-1]
     affine = AFFINE @ np.array([[0, -1, 0, 11], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
@@ -411,7 +411,7 @@ def test_masks_that_cannot_be_used(tmp_path):
         resolve(save_mask(empty, two_labels(SHAPES["axial"])[0], AFFINE @ np.diag([1, 1, 1.5, 1])))
     with pytest.raises(InputError, match="m.nii: shape: found 12 x 10 x 8; allowed: the image's 10 x 8"):
         resolve(save_mask(empty, two_labels(SHAPES["axial"])[0]), make_image("picture"))
-    with pytest.raises(InputError, match="world: .* a mask has a grid of its own"):
+    with pytest.raises(InputError, match="world: .* a mask has its own grid"):
         BoxInput.parse(empty, world=True)
     (tmp_path / "notes.txt").write_text("1 2 8 6")
     with pytest.raises(InputError, match="here: boxes: found .*notes.txt; allowed: 3D Slicer's .mrk.json, or a mask"):

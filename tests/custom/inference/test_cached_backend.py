@@ -13,8 +13,8 @@ def frames(*values):
     [
         ([1, 1, 1], 1),
         ([1, 2, 1, 2], 2),
-        ([1, 2, 3, 1], 4),  # 1 had to go
-        ([1, 2, 1, 3, 1, 2], 4),  # 2 had to go: 1 was used later
+        ([1, 2, 3, 1], 4),  # 1 was dropped
+        ([1, 2, 1, 3, 1, 2], 4),  # 2 was dropped: 1 was used later
     ],
 )
 def test_embeddings_least_recently_used_goes_first(make_backend, asked, encoded):
@@ -34,7 +34,7 @@ def test_embeddings_of_a_batch_in_order(make_backend):
 
 def test_the_same_boxes_are_decoded_once(make_backend):
     cache = CachedBackend(make_backend(), capacity=1)
-    one, other = cache.encode(frames(1, 2))  # their embeddings go, answers are known by the image
+    one, other = cache.encode(frames(1, 2))  # their embeddings are dropped, decoded results are found by the image
     crops, boxes = np.zeros((1, 3, 64, 64), np.float32), np.array([[10, 10, 90, 90]], np.float32)
     first = cache.decode(one, boxes, 1, crops)
     assert cache.decode(one, boxes.copy(), 1, crops.copy()) is first

@@ -8,7 +8,7 @@ from PIL import Image
 
 from custom.errors import InputError
 from custom.inference.box_input import BoxInput
-from custom.inference.cases import Case, file_states, fingerprint, list_cases
+from custom.inference.cases import Case, case_fingerprint, file_states, list_cases
 
 BOX = [[1, 2, 8, 6]]
 GIVEN = BoxInput(numbers=((1.0, 2.0, 8.0, 6.0),))
@@ -45,8 +45,8 @@ def test_one_image(tmp_path):
         ({"boxes": BOX, "names": "a,"}, "names: found 'a,'"),
         ({"boxes": BOX, "margin": 2}, "margin: found 2"),
         ({"boxes": [1, 2, 3]}, r"boxes\[0\]: found 3 numbers"),
-        ({"margin": 2}, "margin: found 2; allowed: nothing without boxes"),
-        ({"world": True}, "world: found True; allowed: nothing without boxes"),
+        ({"margin": 2}, "margin: found 2; allowed: no margin without boxes"),
+        ({"world": True}, "world: found True; allowed: no world without boxes"),
     ],
 )
 def test_options_that_do_not_go_together(tmp_path, options, message):
@@ -78,7 +78,9 @@ def test_one_box_for_a_folder_of_images(tmp_path):
 def test_pairs_of_files_are_one_image(tmp_path):
     for name in ("a.hdr", "a.img", "b.IMG", "b.HDR", "c.nii"):
         (tmp_path / name).touch()
-    assert [case.path for case in list_cases(tmp_path, boxes=BOX)[0]] == [str(tmp_path / n) for n in ("a.hdr", "b.HDR", "c.nii")]
+    assert [case.path for case in list_cases(tmp_path, boxes=BOX)[0]] == [
+        str(tmp_path / n) for n in ("a.hdr", "b.HDR", "c.nii")
+    ]
 
 
 def test_folder_of_a_series(tmp_path, write_series):
@@ -128,7 +130,7 @@ def test_names_do_not_meet(tmp_path):
 @pytest.mark.parametrize(
     ("content", "field", "found"),
     [
-        ("{", "list", "no JSON"),
+        ("{", "list", "invalid JSON"),
         ("[]", "list", "list []"),
         ('{"image": "a.png"}', "list", "dict"),
         ('["a.png"]', "[0]", "a.png"),
@@ -139,7 +141,7 @@ def test_names_do_not_meet(tmp_path):
         ('[{"image": "a.png", "boxes": "m.png"}]', "[0]: boxes", ""),
         ('[{"image": "a.png", "boxes": [1, 2, 8, 6], "names": ["a", "b"]}]', "[0]: names", "2 names for 1 boxes"),
         ('[{"image": "a.png", "boxes": [1, 2, 8, 6], "slice": "a"}]', "[0]: slice", "'a'"),
-        ('[{"image": "a.npz", "slice": 1}]', "[0]: slice", "1; allowed: nothing without boxes"),
+        ('[{"image": "a.npz", "slice": 1}]', "[0]: slice", "1; allowed: no slice without boxes"),
         ('[{"image": "a.png", "modality": "radar"}]', "[0]: modality", "'radar'"),
     ],
 )
@@ -208,9 +210,9 @@ def test_csv_in_mm(tmp_path):
         (["a.png,1,2,8,6,1"], "row 2", "one of z_min and z_max"),
         (["a.png,1,2,8,6,,,1.5"], "row 2: slice", "'1.5'; allowed: a whole number"),
         (["a.png,1,2,8,6,,,-1"], "row 2: slice", "-1"),
-        (["a.png,1,2,8,6,0,3,2"], "row 2: slice", "2; allowed: nothing for boxes of 6 numbers"),
-        (["a.png,1,2,8,6", "b.png,1,2,8,6", "a.png,1,2,8,6,0,3"], "row 4", "another kind of box than before"),
-        (["a.png,1,2,8,6,,,1", "a.png,1,2,8,6"], "row 3", "another kind of box than before"),
+        (["a.png,1,2,8,6,0,3,2"], "row 2: slice", "2; allowed: no slice for boxes of 6 numbers"),
+        (["a.png,1,2,8,6", "b.png,1,2,8,6", "a.png,1,2,8,6,0,3"], "row 4", "a different kind of box than before"),
+        (["a.png,1,2,8,6,,,1", "a.png,1,2,8,6"], "row 3", "a different kind of box than before"),
         (["a.png,1,2,8,6,,,,CT", "a.png,1,2,8,6,,,,", "a.png,1,2,8,6,,,,US"], "row 4: modality", "US; allowed: one"),
         (["a.png,1,2,8,6,,,,radar"], "row 2: modality", "'radar'"),
         (["a.png,1,2,8,6,,,,CT,n,7"], "row 2", "11 cells"),
@@ -246,7 +248,7 @@ def test_malformed_csv(tmp_path, content, found):
 
 
 def test_list_for_a_folder(tmp_path):
-    """Its images lie in the folder or beside the list; the folder's other images are not segmented."""
+    """Its images are in the folder or beside the list; the folder's other images are not segmented."""
     for name in ("in/a.png", "in/c.png", "b.png", "a.png"):
         save_picture(tmp_path / name)
     text = "image,x_min,y_min,x_max,y_max\na.png,1,2,8,6\nb.png,1,2,8,6\nnone.png,1,2,8,6\n"
@@ -270,47 +272,47 @@ def test_nothing_there(tmp_path):
 def test_fingerprint(tmp_path):
     case = Case(name="a", path=save_picture(tmp_path / "a.png"), boxes=GIVEN, modality="US")
     facts = {"options": {"overlap": "logit"}, "model": {"digest": "1"}}
-    first = fingerprint(case, facts)
-    assert len(first) == 16 and fingerprint(replace(case, boxes=BoxInput.parse("1 2 8 6")), facts) == first
+    first = case_fingerprint(case, facts)
+    assert len(first) == 16 and case_fingerprint(replace(case, boxes=BoxInput.parse("1 2 8 6")), facts) == first
     changed = [
-        fingerprint(replace(case, boxes=BoxInput.parse([1, 2, 8, 7])), facts),
-        fingerprint(replace(case, boxes=BoxInput.parse(BOX, world=True)), facts),
-        fingerprint(replace(case, boxes=BoxInput.parse(BOX, slices=0)), facts),
-        fingerprint(replace(case, boxes=None), facts),
-        fingerprint(replace(case, modality=None), facts),
-        fingerprint(replace(case, names=("tumor",)), facts),
-        fingerprint(case, facts | {"model": {"digest": "2"}}),
-        fingerprint(case, facts | {"options": {"overlap": "last"}}),
+        case_fingerprint(replace(case, boxes=BoxInput.parse([1, 2, 8, 7])), facts),
+        case_fingerprint(replace(case, boxes=BoxInput.parse(BOX, world=True)), facts),
+        case_fingerprint(replace(case, boxes=BoxInput.parse(BOX, slices=0)), facts),
+        case_fingerprint(replace(case, boxes=None), facts),
+        case_fingerprint(replace(case, modality=None), facts),
+        case_fingerprint(replace(case, names=("tumor",)), facts),
+        case_fingerprint(case, facts | {"model": {"digest": "2"}}),
+        case_fingerprint(case, facts | {"options": {"overlap": "last"}}),
     ]
     before = file_states(case)
     os.utime(case.path, ns=(1, 1))
-    changed.append(fingerprint(case, facts))
-    assert len({first, *changed}) == 10 and fingerprint(case, facts, before) == first
+    changed.append(case_fingerprint(case, facts))
+    assert len({first, *changed}) == 10 and case_fingerprint(case, facts, before) == first
 
 
 def test_fingerprint_follows_the_files_of_the_boxes(tmp_path):
     mask = save_picture(tmp_path / "m.png")
     case = Case(name="a", path=save_picture(tmp_path / "a.png"), boxes=BoxInput.parse(mask))
-    prints = [fingerprint(case, {}), fingerprint(replace(case, boxes=BoxInput.parse(mask, margin=1)), {})]
+    prints = [case_fingerprint(case, {}), case_fingerprint(replace(case, boxes=BoxInput.parse(mask, margin=1)), {})]
     os.utime(mask, ns=(1, 1))
-    assert len({*prints, fingerprint(case, {})}) == 3
+    assert len({*prints, case_fingerprint(case, {})}) == 3
     moved = save_picture(tmp_path / "b" / "m.png")
     os.utime(moved, ns=(1, 1))
-    assert fingerprint(replace(case, boxes=BoxInput.parse(moved)), {}) == fingerprint(case, {})
+    assert case_fingerprint(replace(case, boxes=BoxInput.parse(moved)), {}) == case_fingerprint(case, {})
 
 
 def test_fingerprint_of_a_series(tmp_path, write_series):
     case = Case(name="ct", path=str(write_series(tmp_path / "ct", np.zeros((3, 8, 10)))))
-    first = fingerprint(case, {})
+    first = case_fingerprint(case, {})
     next((tmp_path / "ct").iterdir()).unlink()
-    assert fingerprint(case, {}) != first
+    assert case_fingerprint(case, {}) != first
 
 
 @pytest.mark.parametrize("image", ["a\0b.png", "x" * 5000 + ".png", "\ud800.png", ".", ".."])
 def test_names_that_can_be_no_files(tmp_path, image):
-    """They are a case like others, which fails when it is read; listing must not fail for all."""
+    """They are cases like others and fail when read; listing must not fail for all."""
     (case,) = list_cases(save_list(tmp_path / "list.json", {"image": image, "boxes": BOX}))[0]
-    assert len(fingerprint(case, {})) == 16
+    assert len(case_fingerprint(case, {})) == 16
     assert "/" not in case.name and case.name not in ("", ".", "..")
 
 

@@ -1,4 +1,4 @@
-"""Which backend runs the network, and how it gets there by itself."""
+"""The choice of the backend, and the automatic export."""
 
 import hashlib
 import os
@@ -46,7 +46,7 @@ write_folder(out, Description(checkpoint="weights.pt", digest=digest, precision=
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
-    """A machine without a GPU and with bfloat16, an empty cache, and an export that costs nothing."""
+    """A machine without a GPU and with bfloat16, an empty cache, and an export that takes no time."""
     (tmp_path / "exporter.py").write_text(EXPORTER)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(automatic, "_EXPORT", "exporter")
@@ -64,7 +64,7 @@ def weights(tmp_path):
 
 
 def exports(tmp_path):
-    """How often something was exported."""
+    """The number of exports."""
     log = tmp_path / "log"
     return len(log.read_text().split()) if log.exists() else 0
 
@@ -106,7 +106,7 @@ def test_the_digest_is_computed_once(weights, monkeypatch, caplog):
 
 @pytest.mark.parametrize("how", ["threads", "processes"])
 def test_several_at_the_same_time(how, weights, tmp_path):
-    """Threads ask one model; processes meet in the cache: one exports, and the others find it."""
+    """Threads share one model and processes share the cache: one exports, and the others find it."""
     if how == "processes":
         code = "import custom.inference.automatic as a\na._EXPORT = 'exporter'\n"
         code += f"from custom.inference.models import choose_model\nchoose_model(checkpoint={weights!r}).facts"
@@ -126,7 +126,7 @@ def test_several_at_the_same_time(how, weights, tmp_path):
     [
         ("fails", "export: found weights.pt: checkpoint: found nothing; allowed: a network that can be exported"),
         ("killed", "export: found exit code -9"),
-        ("changed", "export: found weights that changed meanwhile"),
+        ("changed", "export: found weights that changed during the export"),
         ("clip", "clip: found weights that use a CLIP (clip_image), which is not exported; allowed: the backend torch"),
     ],
 )
@@ -175,7 +175,7 @@ def test_without_openvino(weights, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         patch.setattr(automatic, "version", missing)
         assert choose_model(checkpoint=weights).facts["backend"] == "torch"
-        with pytest.raises(InputError, match="OpenVINO: package: found nothing; allowed: `pip install openvino`"):
+        with pytest.raises(InputError, match="OpenVINO: package: found not installed; allowed: `pip install openvino`"):
             choose_model(checkpoint=weights, backend="openvino").facts  # noqa: B018
     monkeypatch.setitem(sys.modules, "custom.inference.openvino_backend", None)  # it cannot be imported
     assert choose_model(checkpoint=weights).facts["backend"] == "torch"
@@ -188,11 +188,11 @@ def test_without_openvino(weights, monkeypatch, caplog):
         ({"backend": "tensorrt"}, "backend: found 'tensorrt'; allowed: auto, torch, openvino"),
         ({"precision": "int8"}, "precision: found 'int8'; allowed: f32, bf16"),
         ({"checkpoint": "missing.pt"}, "missing.pt: checkpoint: found no file"),
-        ({"backend": "openvino", "device": "cpu"}, "device: found 'cpu'; allowed: nothing with OpenVINO"),
-        ({"model": "folder", "device": "cuda"}, "device: found 'cuda'; allowed: nothing with OpenVINO"),
+        ({"backend": "openvino", "device": "cpu"}, "device: found 'cpu'; allowed: no device with OpenVINO"),
+        ({"model": "folder", "device": "cuda"}, "device: found 'cuda'; allowed: no device with OpenVINO"),
         ({"model": "folder", "backend": "torch"}, "backend: found 'torch'; allowed: auto, openvino"),
-        ({"model": "folder", "checkpoint": "a.pt"}, "checkpoint: found 'a.pt'; allowed: nothing with the folder"),
-        ({"model": "folder", "clip": "/clip"}, "clip: found '/clip'; allowed: nothing with the folder"),
+        ({"model": "folder", "checkpoint": "a.pt"}, "checkpoint: found 'a.pt'; allowed: none with the folder"),
+        ({"model": "folder", "clip": "/clip"}, "clip: found '/clip'; allowed: none with the folder"),
         ({"model": "folder"}, "folder: model: found no such file"),
     ],
 )
@@ -318,7 +318,7 @@ print(*model.facts.values())
 
 
 def test_the_real_network_twice(tmp_path):
-    """As users start it: the first use exports, neither imports PyTorch."""
+    """As users start it: the first use exports; neither use imports PyTorch."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     for first in (True, False):
         done = subprocess.run([sys.executable, "-c", USE], env=environment, capture_output=True, text=True)

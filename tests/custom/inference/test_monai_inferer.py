@@ -55,7 +55,7 @@ def test_unknown_overlap():
 
 @pytest.mark.parametrize("follow", [True, False])
 def test_folder_through_the_evaluator(folder, make_backend, monkeypatch, follow):
-    """Pictures, colour pictures, volumes, and a file whose name tells no modality, as the bundle runs them."""
+    """Pictures, colour pictures, volumes, and a file whose name has no modality, as the bundle runs them."""
     asked, backend, network = [], make_backend(likely="OCT"), torch.nn.Identity()
     monkeypatch.setattr(monai_inferer, "TorchBackend", lambda *given, **more: asked.append((*given, more)) or backend)
     dataset = BoxDataset(folder)
@@ -70,7 +70,7 @@ def test_folder_through_the_evaluator(folder, make_backend, monkeypatch, follow)
     assert asked == [(network, "towers", {"bfloat16": True})] * 3
     prompted = [call.modality for call in backend.decoded]
     slices = [0] * (4 if follow else 2)  # CT, each followed slice twice
-    assert prompted == [7, *slices, -1, 8]  # US, CT, and the classifier's answer
+    assert prompted == [7, *slices, -1, 8]  # US, CT, and the classifier's prediction
     expected = {"2D_US_1": PICTURE > 0, "3D_CT_1": VOLUME > 0, "case": PICTURE > 0}
     for name, mask in expected.items():
         with np.load(folder / "new" / "out" / f"{name}.npz") as file:

@@ -1,4 +1,4 @@
-"""What an exported folder allows, before its graphs are read."""
+"""Checks of an exported folder before its graphs are read."""
 
 import pytest
 

@@ -20,7 +20,7 @@ def test_tint_outline_and_box(colour):
     assert len({tuple(first), tuple(second), (100, 100, 100)}) == 3
     np.testing.assert_array_equal(found[25, 30], np.uint8(0.7 * 100 + 0.3 * first))
     np.testing.assert_array_equal(found[45, 65], np.uint8(0.7 * 100 + 0.3 * second))
-    # the box is drawn around its pixels, which keep the picture's
+    # the box is drawn around its pixels, which are unchanged
     np.testing.assert_array_equal(found[14, 14:47], np.tile(first, (33, 1)))
     np.testing.assert_array_equal(found[14:37, 46], np.tile(first, (23, 1)))
     untouched = np.ones((60, 80), bool)

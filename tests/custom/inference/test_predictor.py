@@ -1,4 +1,4 @@
-"""The five lines that users of SAM know, with a stand-in for the network that finds what is bright."""
+"""The predictor, with a stand-in for the network that segments what is bright."""
 
 import nibabel as nib
 import numpy as np
@@ -101,15 +101,15 @@ def test_progress_of_a_volume(predictor):
 @pytest.mark.parametrize(
     ("image", "prompt", "message"),
     [
-        (None, {"boxes": BOX}, "Predictor: image: found nothing; allowed: set_image before predict"),
+        (None, {"boxes": BOX}, "Predictor: image: found no image; allowed: set_image before predict"),
         (PICTURE, {}, "array: boxes: found no boxes"),
         (PICTURE, {"boxes": [1, 2, 3]}, "boxes: found shape"),
-        (PICTURE, {"boxes": BOX, "slice": 0}, "array: slice: found 0; allowed: nothing: the image is a picture"),
-        (VOLUME, {"boxes": BOX}, "boxes: found 4 numbers a box for a volume; allowed: 6 .* or 4 with the slice"),
+        (PICTURE, {"boxes": BOX, "slice": 0}, "array: slice: found 0; allowed: no slice: the image is a picture"),
+        (VOLUME, {"boxes": BOX}, "boxes: found 4 numbers per box for a volume; allowed: 6 .* or 4 with the slice"),
         (VOLUME, {"boxes": BOX, "slice": 6}, "slice: found .6.; allowed: 0 to 5"),
         (VOLUME, {"boxes": BOX, "slice": [1, 2]}, "slice: found .1, 2.; allowed: one whole number, or 1"),
         (VOLUME, {"boxes": BOX, "slice": 1.5}, "slice: found 1.5; allowed: one whole number"),
-        (VOLUME, {"boxes": BOX_3D, "slice": 1}, "boxes: found 6 numbers a box for a picture"),
+        (VOLUME, {"boxes": BOX_3D, "slice": 1}, "boxes: found 6 numbers per box for a picture"),
         (
             PICTURE,
             {"boxes": BOX, "names": ["a", "b"]},

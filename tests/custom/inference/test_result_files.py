@@ -9,13 +9,13 @@ import pytest
 import tifffile
 from PIL import Image
 
-from custom import files
+from custom import atomic_write
 from custom.errors import InputError
 from custom.images.formats import mask_format
 from custom.images.formats import pictures as png
 from custom.images.reading import read_image
 from custom.inference import result_files
-from custom.inference.canvas import Canvas
+from custom.inference.label_map import Canvas
 from custom.inference.result import Result
 from custom.inference.result_files import is_finished, read_report, write_result
 from custom.inference.segmenter import Segmentation
@@ -77,7 +77,7 @@ def test_picture(tmp_path):
     assert names(out) == ["a.json", "a_mask.png", "a_overlay.png"]
     assert json.loads((out / "a.json").read_text()) == report == read_report(out, "a")
     np.testing.assert_array_equal(np.asarray(Image.open(out / "a_mask.png")), result.segmentation.labels)
-    assert np.asarray(Image.open(out / "a_overlay.png")).shape == (416, 520, 3)  # enlarged, to be seen
+    assert np.asarray(Image.open(out / "a_overlay.png")).shape == (416, 520, 3)  # enlarged, so that it can be seen
     assert report["image"] == str(tmp_path / "a.png") and report["size"] == [10, 8] and report["spacing"] is None
     assert (report["modality"], report["modality_source"], report["kind"]) == ("US", "argument", "picture")
     first, second, third = report["boxes"]
@@ -163,7 +163,7 @@ def test_low_iou_asks_for_a_look(tmp_path):
 
 
 def test_saved_by_hand(tmp_path):
-    """What ``Result.save`` alone writes, in another format than the image's."""
+    """``Result.save``, in another format than the image's."""
     result, out = picture_result(tmp_path), tmp_path / "out"
     report = result.save(out, format="tiff")
     assert names(out) == ["a.json", "a_mask.tif", "a_overlay.png"] and report["mask_format"] == "tiff"
@@ -172,7 +172,7 @@ def test_saved_by_hand(tmp_path):
 
 
 def test_a_finished_mask_is_not_lost(tmp_path, monkeypatch, caplog):
-    """The format fails although it seemed to suit."""
+    """The format fails although it seemed suitable."""
 
     def fails(path, *_):
         raise InputError(path, "header", "nonsense", "sense")
@@ -217,7 +217,7 @@ def test_failed_write_leaves_nothing_half_written(tmp_path, monkeypatch, fails, 
         raise OSError(28, "No space left on device")
 
     if fails == "json":
-        real = files.write_whole
+        real = atomic_write.write_whole
 
         def last_fails(path, write):
             return real(path, lambda file: (write(file), full() if path.suffix == ".json" else None))
@@ -234,7 +234,7 @@ def test_failed_write_leaves_nothing_half_written(tmp_path, monkeypatch, fails, 
 
 
 def test_disk_full_in_the_middle_of_a_file(tmp_path):
-    """A limit on the size of files stands for a full disk: the mask fits, the overlay does not."""
+    """A limit on the size of files simulates a full disk: the mask fits, the overlay does not."""
     code = f"""
 import resource, signal, sys
 sys.path[:0] = {[str(tmp_path), *sys.path]!r}

@@ -25,7 +25,7 @@ def volume(depth, objects):
 
 
 def native_boxes(backend):
-    """The boxes the backend was asked for, in native pixels, call by call."""
+    """The boxes that the backend decoded, in native pixels, call by call."""
     return [((call.boxes + 0.5) / Frame(*SIZE).scale - 0.5).tolist() for call in backend.decoded]
 
 
@@ -259,21 +259,21 @@ def test_network_that_gives_no_numbers(make_backend, spoilt):
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_boxes_in_any_order(make_backend, deep):
-    """More than tell the modality, the smaller ones speaking for another, and more than are decoded together."""
+    """More boxes than decide the modality, the smaller ones predicting another, and more than are decoded together."""
     rng = np.random.default_rng(0)
     objects = rng.integers([0, 0], [60, 20], (12, 2))
     boxes = np.concatenate([objects, objects + rng.integers(5, 40, (12, 2))], axis=1).astype(float)
     backend = make_backend(reach=6)
     decode = backend.decode
 
-    def told(embedding, framed, modality, *prompts):
+    def recorded(embedding, framed, modality, *prompts):
         decoded = decode(embedding, framed, modality, *prompts)
         decoded.modality_logits[:] = 0
         large = np.prod(framed[:, 2:] - framed[:, :2], axis=1) > 1500
         decoded.modality_logits[np.arange(len(framed)), np.where(large, 2, 5)] = 8
         return decoded._replace(mask_logits=decoded.mask_logits + (1 + modality) * 1e-2)
 
-    backend.decode = told
+    backend.decode = recorded
     image = picture((10, 8, 30, 20), (50, 20, 90, 40))
     segmenter = BoxSegmenter(backend, boxes_at_once=5, keep_masks=True)
     if deep:

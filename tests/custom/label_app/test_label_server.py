@@ -1,6 +1,6 @@
-"""A real MONAI Label server, in an environment made from the app's requirements, spoken to by REST.
+"""A real MONAI Label server, in an environment made from the app's requirements, used by REST.
 
-Making the environment takes minutes and gigabytes; ``MCP_MEDSAM_LABEL_ENV=FOLDER`` keeps it there for the next time.
+Making the environment takes minutes and gigabytes; ``MCP_MEDSAM_LABEL_ENV=FOLDER`` keeps it there for the next run.
 """
 
 import json
@@ -55,7 +55,7 @@ def studies(tmp_path_factory):
         volume = np.random.default_rng(n).normal(20, 5, SHAPE)
         volume[ellipsoid(SHAPE, CENTRE, RADII)] = 140
         nib.save(nib.Nifti1Image(volume.astype(np.float32), affine), folder / f"case{n}.nii.gz")
-    shape = (512, 512, 160)  # as a CT of the abdomen
+    shape = (512, 512, 160)  # like a CT of the abdomen
     volume = np.random.default_rng(9).integers(60, 140, shape, np.int16)
     volume[ellipsoid(shape, (190, 180, 48), (60, 50, 30))] = 400
     nib.save(nib.Nifti1Image(volume, np.diag([-0.7, -0.7, 2.0, 1])), folder / "large.nii.gz")
@@ -103,7 +103,7 @@ class Server:
             "POST", f"/infer/mcp_medsam_{dimension}d", query, form={"params": json.dumps(params)}, file=file
         )
 
-    def told(self, *arguments, **named):
+    def answer(self, *arguments, **named):
         status, content = self.infer(*arguments, **named)
         assert status == 200, content
         return json.loads(content)
@@ -243,12 +243,12 @@ def test_uploaded_picture(server, form):
     assert labels.shape == (120, 160) and dice(labels == 1, ellipsoid((120, 160), (55, 70), (18, 26))) > 0.9
 
 
-def test_several_boxes_and_what_is_told(server, tmp_path):
+def test_several_boxes_and_the_report(server, tmp_path):
     params = {"boxes": [[x0, y0, x1, y1], [2, 28, 12, 37]], "slice": 6, "modality": "mri", "label": "cyst"}
-    told = server.told(2, "case1", params)
-    assert told["label_names"] == {"cyst 1": 1, "cyst 2": 2} and told["modality"] == "MR"
-    assert all(0 < box["iou"] <= 1.05 for box in told["boxes"]) and told["boxes"][0]["iou"] > told["boxes"][1]["iou"]
-    assert isinstance(told["warnings"], list) and told["latencies"]["total"] > 0
+    found = server.answer(2, "case1", params)
+    assert found["label_names"] == {"cyst 1": 1, "cyst 2": 2} and found["modality"] == "MR"
+    assert all(0 < box["iou"] <= 1.05 for box in found["boxes"]) and found["boxes"][0]["iou"] > found["boxes"][1]["iou"]
+    assert isinstance(found["warnings"], list) and found["latencies"]["total"] > 0
     assert set(np.unique(server.volume(tmp_path, 2, "case1", params).dataobj)) <= {0, 1, 2}
 
 
@@ -272,14 +272,14 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("image", "params", "told"), BAD.values(), ids=BAD)
-def test_bad_requests(server, image, params, told):
+@pytest.mark.parametrize(("image", "params", "message"), BAD.values(), ids=BAD)
+def test_bad_requests(server, image, params, message):
     status, content = server.infer(2, image, params)
-    assert status == 400 and told in json.loads(content)["detail"] and "mcp_medsam_" not in content.decode()
+    assert status == 400 and message in json.loads(content)["detail"] and "mcp_medsam_" not in content.decode()
 
 
 def test_a_volume_that_slicer_has_opened(server, studies):
-    """3D Slicer sends a volume that is not in the datastore once, and then boxes with its number."""
+    """3D Slicer sends a volume that is not in the datastore once, and then boxes with its session."""
     file = ("files", "mine.nii.gz", (studies / "case2.nii.gz").read_bytes())
     status, content = server.call("PUT", "/session/", {"expiry": 600}, form={"params": "{}"}, file=file)
     assert status == 200, content
@@ -307,13 +307,13 @@ def test_other_bad_requests(server):
 
 
 def test_second_box_is_five_times_faster(server):
-    """The network is started; the first box on an image pays for reading and encoding it, the others do not."""
-    server.told(2, "case2", GOOD)
+    """After the start, the first box on an image takes the time of reading and encoding, the others do not."""
+    server.answer(2, "case2", GOOD)
     seconds = []
     for shift in (0, 5, 5):
         params = {"box": [120 + shift, 120, 260, 240], "slice": 48, "modality": "MR"}
         start = time.perf_counter()
-        latencies = server.told(2, "large", params)["latencies"]
+        latencies = server.answer(2, "large", params)["latencies"]
         seconds.append(time.perf_counter() - start)
         assert shift == 0 or latencies["encode"] < 0.05
     first, other, same = seconds
@@ -322,10 +322,10 @@ def test_second_box_is_five_times_faster(server):
 
 
 def test_32_at_once(server, tmp_path):
-    """Every answer is the right one, and memory stays that of one request beside the caches."""
+    """Every answer is right, and memory stays at that of one request plus the caches."""
 
     def slice_of_a_volume(n):
-        k, x = 5 + n % 3, x0 - n / 16  # no box is like another
+        k, x = 5 + n % 3, x0 - n / 16  # every box is different
         status, content = server.infer(
             2, f"case{n % 3}", {"box": [x, y0, x1, y1], "slice": k, "modality": "MR"}, output="image"
         )
@@ -352,18 +352,18 @@ def test_32_at_once(server, tmp_path):
 
 
 def test_the_least_sure_image_is_proposed(server):
-    """Once every image was looked at, the one with the lowest predicted IoU is next."""
+    """Once every image is estimated, the one with the lowest predicted IoU is next."""
     status, content = server.call("POST", "/activelearning/lowest_predicted_iou", body={})
     assert status == 200
     small = {"box": [1, 1, 4, 4], "slice": 1, "modality": "MR"}  # nothing is there
-    ious = {image: server.told(2, image, GOOD)["boxes"][0]["iou"] for image in ("case0", "case1")}
-    ious |= {image: server.told(2, image, small)["boxes"][0]["iou"] for image in ("case2", "large")}
+    ious = {image: server.answer(2, image, GOOD)["boxes"][0]["iou"] for image in ("case0", "case1")}
+    ious |= {image: server.answer(2, image, small)["boxes"][0]["iou"] for image in ("case2", "large")}
     proposed = json.loads(server.call("POST", "/activelearning/lowest_predicted_iou", body={})[1])
     assert proposed["id"] == min(ious, key=ious.get) and proposed["predicted_iou"] == min(ious.values())
 
 
 def test_saved_label_trains_the_network(server, tmp_path):
-    before = server.told(2, "case0", GOOD)
+    before = server.answer(2, "case0", GOOD)
     server.volume(tmp_path, 3, "case0", {"box": BOX, "modality": "MR"})
     file = ("label", "mask.nii.gz", (tmp_path / "mask.nii.gz").read_bytes())
     status, content = server.call("PUT", "/datastore/label", {"image": "case0"}, form={"params": "{}"}, file=file)
@@ -380,5 +380,5 @@ def test_saved_label_trains_the_network(server, tmp_path):
 
     stats = json.loads(server.call("GET", "/info/")[1])["train_stats"]["mcp_medsam"]
     assert 0 < stats["best_metric"] <= 1 and stats["epoch"] == 1
-    after = server.told(2, "case0", GOOD)
+    after = server.answer(2, "case0", GOOD)
     assert after["digest"] != before["digest"] and after["boxes"][0]["iou"] != before["boxes"][0]["iou"]

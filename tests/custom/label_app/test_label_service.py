@@ -122,7 +122,7 @@ def test_endings_that_cannot_hold_the_mask(service, volumes, ending):
 
 
 def test_a_failed_write_leaves_no_file(service, volumes, tmp_path, monkeypatch):
-    """A server that answers for weeks would fill its disk with them."""
+    """A server would fill its disk with them over weeks."""
 
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -1,4 +1,4 @@
-"""The guard in front of MONAI Label, with an application of a few lines in its place."""
+"""The guard in front of MONAI Label, with a tiny application in its place."""
 
 import asyncio
 import importlib
@@ -14,7 +14,7 @@ LIMIT = 1000
 
 
 async def app(scope, receive, send):
-    """Read the body as far as it comes, then say how long it was."""
+    """Read the body as far as it arrives, then answer with its length."""
     size, more = 0, True
     while more:
         message = await receive()
@@ -24,7 +24,7 @@ async def app(scope, receive, send):
 
 
 async def swallowing(scope, receive, send):
-    """Make an answer of its own out of whatever goes wrong, as web frameworks do."""
+    """Answer any error itself, as web frameworks do."""
     try:
         await app(scope, receive, send)
     except Exception:
@@ -88,7 +88,7 @@ def test_paths_are_refused(path, query, field):
 def test_size_of_the_body(application):
     half = bytes(LIMIT // 2)
     assert ask(body=(half, half), app=application) == (200, str(LIMIT).encode())
-    status, body = ask(body=(half, half, b"x"), app=application)  # its length is not told beforehand
+    status, body = ask(body=(half, half, b"x"), app=application)  # its length is not declared
     assert status == 413 and "--conf upload_mb" in json.loads(body)["detail"]
     assert ask(headers=[("Content-Length", str(LIMIT))], app=application)[0] == 200
     for length in (str(LIMIT + 1), "-1", "x"):
@@ -105,7 +105,7 @@ def test_web_pages_of_others():
 
 @pytest.mark.parametrize(("host", "status"), [("localhost:8000", 200), ("[::1]:8000", 200), ("hostile.example", 403)])
 def test_other_names_of_this_machine(host, status):
-    """A name that a hostile page has made to mean 127.0.0.1; a server for others may have any name."""
+    """A name that a hostile page has bound to 127.0.0.1; a server for others may have any name."""
     assert ask(host=host)[0] == status
     assert ask(host=host, server="10.0.0.7")[0] == 200
 
@@ -122,7 +122,7 @@ def test_other_protocols_pass():
 
 @pytest.fixture
 def bad_requests(monkeypatch):
-    """The module that puts the guard in its place, with a stand-in for MONAI Label, which is not installed here."""
+    """The module that installs the guard, with a stand-in for MONAI Label, which is not installed here."""
     names = ("fastapi", "monailabel", "monailabel.config", "monailabel.endpoints")
     stand_ins = {name: ModuleType(name) for name in names}
     stand_ins["fastapi"].HTTPException = Exception

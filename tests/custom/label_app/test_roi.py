@@ -66,7 +66,7 @@ def test_picture_that_lies_across_the_second_axis():
 
 
 @pytest.mark.parametrize(
-    ("request_", "dimension", "told"),
+    ("request_", "dimension", "message"),
     [
         ({}, 2, "roi: found nothing"),
         ({"roi": []}, 2, "roi: found nothing"),
@@ -80,7 +80,7 @@ def test_picture_that_lies_across_the_second_axis():
         ({"boxes": [8, 6, 20, 18], "slice": 1}, 2, r"\[\[x0,y0,x1,y1\]"),
         ({"boxes": [[8, 6, 20]], "slice": 1}, 2, r"boxes\[0\]"),
         ({"box": [8, 6, 20, 18]}, 3, "the 2D model"),
-        ({"box": [8, 6, 20, 18]}, 2, "slice: found nothing"),
+        ({"box": [8, 6, 20, 18]}, 2, "slice: found no slice"),
         ({"box": [8, 6, 20, 18], "slice": 14}, 2, "0 to 13"),
         ({"box": [8, 6, 20, 18], "slice": 1.5}, 2, "0 to 13"),
         ({"box": [8, 6, 20, 18], "slice": "3"}, 2, "0 to 13"),
@@ -89,8 +89,8 @@ def test_picture_that_lies_across_the_second_axis():
         ({"foreground": [8, 6]}, 2, "two clicks"),
     ],
 )
-def test_what_cannot_be_understood_is_told(request_, dimension, told):
-    with pytest.raises(InputError, match=told):
+def test_what_cannot_be_understood_is_reported(request_, dimension, message):
+    with pytest.raises(InputError, match=message):
         parse_prompt(request_, VOLUME, dimension=dimension)
 
 

@@ -105,7 +105,7 @@ def test_gradients():
     loss = MCPMedSAMLoss(mask=0, iou=1, modality=0, contrastive=0)
     loss(output, target).backward()
     assert output.iou.grad.abs().min() > 0
-    assert not output.mask_logits.grad.any()  # none through the target IoU
+    assert not output.mask_logits.grad.any()  # no gradient through the target IoU
     output, target = make()
     MCPMedSAMLoss()(output, target).backward()
     assert all(x.grad.isfinite().all() and x.grad.any() for x in output)

@@ -41,7 +41,7 @@ def pairs(shape, count=50):
         ((48, 40), (1.0, 1.0)),
         ((48, 40), (0.7, 1.3)),
         ((48, 40), (0.4, 2.0)),
-        # Three pixels are 2.0000001 mm, just outside the tolerance: float32 distances do not tell.
+        # Three pixels are 2.0000001 mm, just outside the tolerance: float32 distances cannot show it.
         ((48, 40), (0.6666667, 1.0)),
         ((12, 24, 20), (5.0, 0.7, 0.8)),
         ((12, 24, 20), (0.6666667, 1.0, 0.4)),

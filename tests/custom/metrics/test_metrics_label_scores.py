@@ -74,7 +74,7 @@ def test_the_tolerance():
 
 
 def test_borders_at_the_edge_of_the_image():
-    """What lies at the edge has its border there."""
+    """An object at the edge has its border there."""
     pred, truth = np.zeros((2, 10, 10), np.uint8)
     pred[:, :3], truth[:, :6] = 1, 1
     assert score_labels(pred, truth)[0].hd95 == 3

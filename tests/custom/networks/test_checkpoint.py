@@ -18,7 +18,7 @@ def lite():
 
 @pytest.fixture(scope="module")
 def network():
-    """A network for the loads that fail, and so change nothing."""
+    """A network for loads that fail and so change nothing."""
     return MCPMedSAM().eval()
 
 
@@ -92,7 +92,7 @@ def test_wrong_shape(lite, network, tmp_path):
     with pytest.raises(InputError) as error:
         load_checkpoint(network, save(tensors, tmp_path), allow_partial=True)
     assert str(error.value).endswith(
-        "weights.pth: mask_decoder.iou_token: found shape (2, 256); allowed: (1, 256)"  # nothing loaded before it
+        "weights.pth: mask_decoder.iou_token: found shape (2, 256); allowed: (1, 256)"  # no tensor was loaded before
     )
     assert torch.equal(network.mask_decoder.iou_token, before)
 
@@ -103,7 +103,7 @@ def test_other_clip_width(lively_network, tmp_path):
 
 
 class Touch:
-    """Unpickled, it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path):
         self.path = path

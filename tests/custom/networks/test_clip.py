@@ -15,7 +15,7 @@ TEXTS = ["CT Image", "X-Ray Image"]
 
 @pytest.fixture
 def no_hub(monkeypatch, tmp_path):
-    """Nothing in the hub's cache, and no network."""
+    """An empty hub cache, and no network."""
     constants = pytest.importorskip("huggingface_hub").constants
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(clip_module, "_hub_answers", lambda endpoint: False)

@@ -10,7 +10,7 @@ from custom.networks.embedding_cache import EmbeddingCache
 
 
 class CountingEncoder(nn.Module):
-    """Bx3x8x8 -> Bx3x8x8; counts the images it is given."""
+    """Bx3x8x8 -> Bx3x8x8; counts its images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def test_flips_encoders_and_precisions_do_not_mix(tmp_path):
     encoder, image = CountingEncoder(), torch.rand(1, 3, 8, 8)
     cache = EmbeddingCache(tmp_path)
     plain = cache.encode(encoder, image)
-    assert torch.equal(cache.encode(encoder, image.flip(-1)), plain.flip(-1))  # a 1x1 convolution turns along
+    assert torch.equal(cache.encode(encoder, image.flip(-1)), plain.flip(-1))  # a 1x1 convolution commutes with a flip
     with torch.autocast("cpu", torch.bfloat16):
         assert not torch.equal(cache.encode(encoder, image), plain)
     assert not torch.equal(EmbeddingCache(tmp_path).encode(CountingEncoder(), image), plain)

@@ -40,7 +40,7 @@ def test_blocks_and_mergings_compute_what_timm_computes(natural):
         torch.testing.assert_close(
             encoder.stages[2].blocks(y.permute(0, 2, 3, 1)), natural.stages[2].blocks(y.permute(0, 2, 3, 1))
         )
-        # The last merging has another stride here, so at the even places both see the same.
+        # The last merging has another stride here, so at the even places both have the same input.
         merged = encoder.stages[2].merge(y)[:, :, ::2, ::2]
         torch.testing.assert_close(merged, natural.stages[3].downsample(y))
 
@@ -70,7 +70,7 @@ def test_start_from_scratch(tmp_path, lite_network):
     weight = "stages.2.blocks.0.mlp.fc1.weight"
     assert not torch.equal(states[0][weight], states[2][weight]) and states[0][weight].std() < 0.03
     assert not torch.equal(states[0][weight], lite_network.image_encoder.state_dict()[weight])
-    decoder = networks[0].mask_decoder.state_dict()  # everything else is LiteMedSAM
+    decoder = networks[0].mask_decoder.state_dict()  # everything else is from LiteMedSAM
     for name, value in lite_network.mask_decoder.state_dict().items():
         if name.startswith(("transformer.", "upscale.", "mask_mlp.", "iou_head.", "mask_tokens")):
             assert torch.equal(decoder[name], value)
@@ -105,7 +105,7 @@ def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
 
 
 class Unwanted:
-    """Unpickled, it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path):
         self.path = path

@@ -41,7 +41,7 @@ def test_frozen_and_trained_part_are_the_encoder():
     expected = encoder(image)
     encoder.freeze(trained_stages=2)
     assert torch.equal(encoder.trained(encoder.frozen(image)), expected)
-    assert encoder.frozen(image).shape == (1, 20, 64, 64)  # what stage 1 gives, merged
+    assert encoder.frozen(image).shape == (1, 20, 64, 64)  # the output of stage 1, merged
 
 
 def test_weights_loaded_into_a_frozen_part_take_effect():
@@ -70,7 +70,7 @@ def test_the_cache_keeps_what_the_frozen_part_gives(tmp_path):
         network.eval()
         found = network.encode_image(image)
         network.embedding_cache = None
-        torch.testing.assert_close(found, network.encode_image(image), atol=2e-2, rtol=0)  # kept in float16
+        torch.testing.assert_close(found, network.encode_image(image), atol=2e-2, rtol=0)  # stored in float16
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Started from LiteMedSAM, the new branches say and change nothing; on random embeddings, without the image encoder."""
+"""Started from LiteMedSAM, the new branches change nothing; on random embeddings, without the image encoder."""
 
 import pytest
 import torch

@@ -3,8 +3,8 @@ import torch
 
 from custom.errors import InputError
 from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
-from custom.networks.components import PromptComponents
 from custom.networks.interpolate import interpolate, store
+from custom.networks.prompt_switches import PromptComponents
 
 
 def test_numbers_of_both_are_mixed_and_the_rest_stays():

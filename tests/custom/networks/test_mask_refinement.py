@@ -20,7 +20,7 @@ def lively():
 
 @pytest.fixture
 def refining(lively_network, lively):
-    """The shared network with a refinement that shows; it is off and silent again afterwards."""
+    """The shared network with a refinement that has an effect; afterwards it is off and neutral again."""
     lively_network.mask_refinement.load_state_dict(lively.state_dict())
     yield lively_network
     lively_network.mask_refinement.on = False

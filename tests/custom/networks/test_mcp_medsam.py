@@ -34,7 +34,7 @@ def embedding():
 
 @pytest.fixture
 def encoder(lively_network, monkeypatch):
-    """The network's image encoder replaced by one that makes a cheap embedding; gives the list of its inputs."""
+    """Replace the network's image encoder by a cheap one; returns the list of its inputs."""
     calls = []
 
     def encode(image):
@@ -112,7 +112,7 @@ def test_default_crop_is_cut_out_of_the_frame(lively_network, encoder, monkeypat
     image, crops = torch.rand(1, 3, 256, 256), []
     cnn = lively_network.prompt_encoder.content_cnn
     monkeypatch.setattr(cnn, "forward", lambda crop: crops.append(crop) or torch.zeros(1, 256, 64, 64))
-    lively_network(image, torch.tensor([[40, 192, 103, 255]]))  # 64 pixels a side: no resampling
+    lively_network(image, torch.tensor([[40, 192, 103, 255]]))  # 64 pixels per side: no resampling
     torch.testing.assert_close(crops[0], image[:, :, 192:256, 40:104])
 
 

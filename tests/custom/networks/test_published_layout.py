@@ -1,4 +1,4 @@
-"""The published network's checkpoint layout and outputs, reproduced; one pass of the image encoder serves all tests."""
+"""The published network's checkpoint layout and outputs, reproduced; all tests share one pass of the image encoder."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def embedding(loaded, io):
 
 @pytest.fixture(scope="module")
 def output(loaded, io, embedding):
-    """What ``predict`` returns, given the embedding that it would make of the image."""
+    """The result of ``predict``, computed from the embedding of the image."""
     network = loaded[0]
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(network, "encode_image", lambda image: embedding)

@@ -23,7 +23,7 @@ def kept_bytes(function):
 
 @pytest.fixture
 def deterministic():
-    """Sums over indices are otherwise taken in the order in which threads come."""
+    """Otherwise the order of sums over indices depends on the threads."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

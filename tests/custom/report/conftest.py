@@ -20,7 +20,7 @@ def write_cases():
 
 @pytest.fixture
 def write_masks(tmp_path):
-    """Return a function that writes ``masks.csv``: rows of (modality, extent, predicted IoU, true IoU, told)."""
+    """Return a function that writes ``masks.csv``: rows of (modality, extent, predicted IoU, true IoU, modality)."""
 
     def write(rows, columns=_MASK_COLUMNS, name="evaluated"):
         folder = tmp_path / name

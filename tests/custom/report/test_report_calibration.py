@@ -9,7 +9,7 @@ from custom.modalities import MODALITIES
 from custom.report.calibration import calibration, confusion, reliability, scores, table
 from custom.report.masks import read_masks
 
-# modality, predicted IoU, true IoU, modality told
+# modality, predicted IoU, true IoU, predicted modality
 MASKS = [
     ("CT", 0.95, 0.9, "CT"),
     ("CT", 1.2, 0.8, "CT"),  # shown as 1

@@ -18,8 +18,8 @@ def test_read(write_masks):
     assert {name: len(part) for name, part in masks.by_modality().items()} == {"CT": 1, "US": 2} and len(masks) == 3
     assert masks.predicted.tolist() == [0.9, 1, 0] and masks.true.tolist() == [0.5, 0, 1]
     assert masks.extent.tolist() == [0.25, 1, 0.1]
-    assert masks.modality.tolist() == [ct, us, us] and masks.told.tolist() == [us, -1, us]
-    assert masks.where(np.array([False, True, False])).told.tolist() == [-1]
+    assert masks.modality.tolist() == [ct, us, us] and masks.classified.tolist() == [us, -1, us]
+    assert masks.where(np.array([False, True, False])).classified.tolist() == [-1]
 
 
 def test_dice_from_iou(write_masks):

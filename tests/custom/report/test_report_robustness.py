@@ -5,12 +5,12 @@ import sys
 import pytest
 from monai.bundle import ConfigParser
 
+from custom import bundle_run
 from custom.bundle_folder import CONFIGS
 from custom.errors import InputError
-from custom.report import robustness as module
 from custom.report.robustness import Point, boxes_config, curves, points, robustness
 
-# Stands for "python -m monai.bundle run": scores that tell the boxes, and a line for each call.
+# Stands for "python -m monai.bundle run": scores that show the boxes, and a line for each call.
 PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -29,7 +29,7 @@ if options["--clip"] == "broken":
 def bundle(tmp_path, monkeypatch):
     """Replace the bundle's command; return the folders and two checkpoints."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    monkeypatch.setattr(module, "BUNDLE_COMMAND", (sys.executable, str(tmp_path / "program.py")))
+    monkeypatch.setattr(bundle_run, "COMMAND", (sys.executable, str(tmp_path / "program.py")))
     files = [tmp_path / f"{name}.pt" for name in ("one", "two")]
     for file in files:
         file.write_bytes(b"weights")
@@ -84,9 +84,9 @@ def test_files_and_carrying_on(bundle, capsys):
     assert (out / "calls").read_text().splitlines()[16:] == ["shifted_5 none"]
 
 
-def test_a_failed_point_is_told(bundle):
+def test_a_failed_point_is_named(bundle):
     out, (one, _) = bundle
-    with pytest.raises(module.BundleError, match="one, tight ended with code 1: no such clip"):
+    with pytest.raises(bundle_run.BundleError, match="one, tight: evaluating ended with code 1: no such clip"):
         robustness(one, dataset_dir="D", out=str(out), clip="broken")
 
 

@@ -39,7 +39,7 @@ def test_the_table_gives_the_numbers_that_are_drawn(tmp_path, monkeypatch):
         ("value,dsc,nsd\n0,80,70\n", "columns: found no checkpoint, boxes"),
     ],
 )
-def test_a_table_that_cannot_be_drawn_is_told_and_nothing_is_written(tmp_path, text, found):
+def test_a_table_that_cannot_be_drawn_is_named_and_nothing_is_written(tmp_path, text, found):
     if text is not None:
         (tmp_path / "robustness.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=found):

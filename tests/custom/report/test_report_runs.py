@@ -61,5 +61,5 @@ def test_seeds_with_other_cases(write_cases, tmp_path):
     write_cases(tmp_path / "seed_1", [("a", "US", 2, 1, 1), ("c", "US", 1, 1, 1), ("d", "CT", 1, 1, 1)])
     with pytest.raises(InputError) as error:
         parse_run(str(tmp_path))
-    told = "found 3 that differ: a (US, 2 masks instead of US, 1 masks), b (missing), d (not expected); allowed"
-    assert told in str(error.value)
+    text = "found 3 that differ: a (US, 2 masks instead of US, 1 masks), b (missing), d (not expected); allowed"
+    assert text in str(error.value)

@@ -6,7 +6,7 @@ from custom.errors import InputError
 from custom.report.masks import read_masks
 from custom.report.sizes import EDGES, by_size, sizes
 
-# modality, extent, predicted IoU, true IoU, modality told
+# modality, extent, predicted IoU, true IoU, predicted modality
 ROWS = [
     ("CT", 0.01, 0.5, 0.0, "CT"),  # Dice 0
     ("CT", 0.02, 0.5, 1.0, "CT"),  # Dice 1; the upper end belongs to the class

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from custom.errors import InputError
-from custom.inference.canvas import Masks
+from custom.inference.label_map import BoxMasks
 from custom.inference.segmenter import BoxSegmenter, Segmentation
 from custom.networks import lite_medsam_path
 from custom.report import volumes as module
@@ -53,7 +53,7 @@ class FillTheBox:
 
     def segment_volume(self, volume, boxes, modality, *, follow):
         self.asked.append((boxes, modality, follow))
-        masks = Masks(volume.shape, len(boxes))
+        masks = BoxMasks(volume.shape, len(boxes))
         for k, (x0, y0, z0, x1, y1, z1) in enumerate(np.rint(boxes).astype(int)):
             inside = np.ones((y1 - y0 + 1, x1 - x0 + 1), bool)
             for z in range(z0, z1 + 1):

@@ -1,4 +1,4 @@
-"""The augmentations of ``train.json``: exact where they can be, and nothing at all where they are off."""
+"""The augmentations of ``train.json``: exact where possible, and without any effect if off."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_random_enlargement():
     shares = (enlarged - shifted) * torch.tensor([-1, -1, 1, 1]) / 10  # of half the box's 20 pixels
     assert -1e-5 <= shares.min() < 0.02 and 0.38 < shares.max() <= 0.4 + 1e-5
     assert shares.mean() == pytest.approx(0.2, abs=0.01)
-    assert torch.corrcoef(shares.T).triu(1).abs().max() < 0.2  # the sides are drawn apart
+    assert torch.corrcoef(shares.T).triu(1).abs().max() < 0.2  # the sides are drawn independently
 
 
 def test_loose_boxes():
@@ -111,7 +111,7 @@ def test_contrast_is_the_gamma_curve():
 
 
 def test_moved_image_mask_box_and_crop_agree():
-    """The image is the mask itself, so that every one of them can be read off any other."""
+    """The image is the mask itself, so that each of image, mask and box follows from any other."""
     for seed in range(10):
         mask = square()
         data = item(mask, torch.from_numpy(255 * mask).expand(3, -1, -1))

@@ -21,7 +21,7 @@ def test_no_mask_becomes_empty(size):
         found = masks_to_frame(part, Frame(height, width))
         assert found.dtype == torch.uint8 and found.shape[1:] == (256, 256) and found.max() == 1
         assert found.flatten(1).any(dim=1).all()
-        # and it stands where the box of the pixel says, give or take a pixel
+        # and it lies in the box of the pixel, within a pixel
         box, expected = tight_boxes(found), Frame(height, width).boxes_to_frame(tight_boxes(part))
         reach = 1.5 + max(1.0, Frame(height, width).scale) / 2
         assert ((box[:, :2] + box[:, 2:]) / 2 - (expected[:, :2] + expected[:, 2:]) / 2).abs().max() <= reach

@@ -54,7 +54,7 @@ def test_load_grey_slice(item, arrays):
     assert found["image"].dtype == torch.uint8 and found["label"].dtype == torch.int32
     np.testing.assert_array_equal(found["image"], np.stack([arrays[0][1]] * 3))
     np.testing.assert_array_equal(found["label"], arrays[1][1][None])
-    assert item["image"].endswith("image.npy")  # the item given is left as it was
+    assert item["image"].endswith("image.npy")  # the given item is unchanged
 
 
 def test_load_colour_slice(tmp_path, arrays):
@@ -108,7 +108,7 @@ def test_random_boxes(size):
     shifts = (boxes - tight_boxes(masks)) * torch.tensor([-1, -1, 1, 1]) * Frame(*size).scale
     torch.testing.assert_close(shifts, shifts.round(), atol=1e-3, rtol=0)
     assert set(shifts.round().int().unique().tolist()) == set(range(6))
-    for side in shifts.T:  # the sides are drawn apart, each value about as often
+    for side in shifts.T:  # the sides are drawn independently, each value about as often
         assert torch.bincount(side.round().int()).min() > 400 / 6 / 2
     assert not torch.equal(boxes, transform({"label": masks})["boxes"])
 

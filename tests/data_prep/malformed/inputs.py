@@ -1,4 +1,4 @@
-"""What the malformed cases are made of.
+"""Building blocks of the malformed cases.
 
 Every entry of a table (name, function that adds something bad to a folder with one good case, kind, pattern of what is
 reported): ``SKIPPED`` entries are refused, ``LEFT_OUT`` ones have only masks that are too small, ``REPAIRED`` ones are

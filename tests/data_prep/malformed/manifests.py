@@ -76,7 +76,7 @@ def flat(path):
 
 
 MANIFEST = [
-    ("no JSON", line(b"{"), SKIPPED, r"manifest\.jsonl:2: line: found no JSON"),
+    ("invalid JSON", line(b"{"), SKIPPED, r"manifest\.jsonl:2: line: found invalid JSON"),
     ("no object", line(b"[1]"), SKIPPED, r"manifest\.jsonl:2: line: found list"),
     ("no UTF-8", line(b'{"image": "\xff\xfe'), SKIPPED, r"manifest\.jsonl:2: line"),
     ("missing field", picture(dataset=None), SKIPPED, r":2: dataset: found None"),

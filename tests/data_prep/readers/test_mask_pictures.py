@@ -136,7 +136,7 @@ def test_palette(save, kind):
     masks = read(save("m.png", colours[picked]), kind=kind, palette=palette | {"#010203": "d"})
     assert masks.names == {1: "a", 2: "b", 3: "c", 4: "never there", 5: "d"}
     np.testing.assert_array_equal(masks.label[0], np.array([1, 2, 0, 1, 3, 4])[picked])
-    clean_masks(masks.label, masks.names, split=False, min_size=1, source="x")  # names that do not occur do no harm
+    clean_masks(masks.label, masks.names, split=False, min_size=1, source="x")  # names that do not occur are ignored
 
 
 def test_black_is_background_unless_it_has_a_name(save):
@@ -187,7 +187,7 @@ def test_errors_of_one_file(save, array, options, text):
 
 def test_errors_of_jpegs(save):
     path = save("m.jpg", blocks(WHITE, BLACK))
-    with pytest.raises(InputError, match="a JPEG or WebP, which does not keep values"):
+    with pytest.raises(InputError, match="a JPEG or WebP, which changes values"):
         read(path, kind="ids")
     with pytest.raises(InputError, match="one kind of object for 2 names"):
         read(path, names={1: "a", 2: "b"})

@@ -193,8 +193,8 @@ def test_which_annotation_file(root, write, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"raw": "{"}, "file: found no JSON"),
-        ({"raw": "[" * 100_000}, "file: found no JSON"),
+        ({"raw": "{"}, "file: found invalid JSON"),
+        ({"raw": "[" * 100_000}, "file: found invalid JSON"),
         ({"raw": "[]"}, "images: found no list"),
         ({"annotations": {}}, "annotations: found no list"),
         ({"categories": [{"id": 1}]}, r"categories\[0\]: found"),
@@ -278,11 +278,11 @@ def test_one_bad_image_does_not_stop_the_others(root, write):
     starts = [
         "annotations[6].category_id: found 4; allowed: 3, 5",
         "images[2].file_name: found '3.png'; allowed: a file in",
-        "images[5].id: found 1; allowed: an id of its own",
+        "images[5].id: found 1; allowed: a unique id",
         "images[6].id: found None",
         "images[7].id: found None",
-        "images[8].file_name: found 5.jpg; allowed: a name of its own",
-        "annotations.image_id: found 77, None (2 in all); allowed: ids of images",
+        "images[8].file_name: found 5.jpg; allowed: a unique name",
+        "annotations.image_id: found 77, None (2 in total); allowed: ids of images",
     ]
     assert len(reported) == len(starts) and all(
         text.startswith(start) for text, start in zip(reported, starts, strict=True)
@@ -312,7 +312,7 @@ def test_stacks_are_no_coco_pictures(root, write):
 
 @pytest.mark.parametrize("place", ["../secret.png", "{root}/../secret.png", "sub/../../secret.png"])
 def test_pictures_outside_of_the_folder(root, write, place):
-    """An annotation file that comes from others cannot bring a private picture into a set."""
+    """An annotation file from elsewhere cannot add a private picture to a set."""
     name = place.format(root=root)
     write(annotation(1, box(2, 2, 9, 9), image=2), images=[{"id": 1, "file_name": "a.png", "height": H, "width": W}])
     index = json.loads((root / "labels.json").read_text())

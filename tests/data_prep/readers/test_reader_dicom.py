@@ -20,7 +20,7 @@ SAMPLES = Path(get_testdata_file("dicomdirtests/DICOMDIR")).parent
 
 @pytest.fixture
 def source(tmp_path):
-    """A folder with a CT, a radiograph and a file of another kind."""
+    """A folder with a CT, a radiograph and a file of another format."""
     root = tmp_path / "hospital"
     shutil.copytree(SAMPLES / "98892001" / "CT5N", root / "a" / "ct")
     shutil.copytree(SAMPLES / "77654033" / "CR1", root / "b" / "cr")
@@ -100,7 +100,7 @@ def test_labels_without_images(source):
     shutil.rmtree(source / "a" / "ct")
     shutil.rmtree(source / "b")
     (orphan,) = DicomReader(source).sources()
-    assert "which is not there; allowed: the series it was drawn on" in str(orphan.error)
+    assert "which is missing; allowed: the series it was drawn on" in str(orphan.error)
 
 
 def test_frame_of_reference_where_no_series_is_named(source):

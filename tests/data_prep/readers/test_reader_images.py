@@ -145,7 +145,7 @@ def test_what_has_no_counterpart_is_an_error_of_its_own(root):
     images, masks = root / "images", root / "masks"
     assert bad == [
         f"{images / 'b.png'}: mask: found none; allowed: a picture of the same name in {masks}",
-        f"{images / 'c.png'}: file name: found c.png; allowed: a name of its own without the ending",
+        f"{images / 'c.png'}: file name: found c.png; allowed: a unique name without the ending",
         f"{masks / 'd.png'}: image: found none; allowed: a picture of the same name in {images}",
         f"{masks / 'e'}: image: found none; allowed: a picture of the same name in {images}",
     ]
@@ -173,7 +173,7 @@ def test_masks_fit_pictures_as_viewers_show_them(root, name):
     assert case.label.shape == (1, 6, 8)
     save(root / "masks" / "a.png", mask().T)
     with pytest.raises(
-        InputError, match=r"shape \(1, 8, 6\); .* \(1, 6, 8\), turned upright as its EXIF orientation says"
+        InputError, match=r"shape \(1, 8, 6\); .* \(1, 6, 8\), upright according to its EXIF orientation"
     ):
         reader.load(reader.sources()[0])
 

@@ -55,8 +55,8 @@ def decathlon(root, add, modalities=("CT",), cases=("a", "b"), **fields):
 
 
 def loaded(reader):
-    """Return name -> case of the sources without an error, after checking that they name what they were read from."""
-    reader = pickle.loads(pickle.dumps(reader))  # as worker processes get it
+    """Return name -> case of the sources without an error, after checking that their files are the sources."""
+    reader = pickle.loads(pickle.dumps(reader))  # as for worker processes
     cases = {}
     for source in reader.sources():
         json.dumps(source.entry)
@@ -393,4 +393,4 @@ def test_files_outside_of_the_folder(files, place):
     reported = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [pair]}
     (root / "dataset.json").write_text(json.dumps(reported))
     (source,) = NiftiReader(root).sources()
-    assert "training[0]: found" in str(source.error) and "inside of" in str(source.error)
+    assert "training[0]: found" in str(source.error) and "image and label inside" in str(source.error)

@@ -39,7 +39,7 @@ def groups(keyword_values):
 
 
 def multi_frame(path, write_image, order, **tags):
-    """Write an enhanced CT whose frames lie in another order than they are stored in."""
+    """Write an enhanced CT whose frames are not stored in their spatial order."""
     places = [{"PlanePositionSequence": {"ImagePositionPatient": [0, 0, 2.5 * k]}} for k in order]
     shared = {
         "PlaneOrientationSequence": {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},

@@ -1,4 +1,4 @@
-"""Every format, read and its mask written: a reader of somebody else finds object and mask at the same place.
+"""Every format, read and its mask written: another library's reader finds object and mask at the same place.
 
 The sources are written by those other libraries. Their object has no symmetry, and each voxel of it is compared.
 """
@@ -37,7 +37,7 @@ turned = pytest.mark.parametrize("turn", TURNS, ids=NAMES)
 
 
 def place_of(directions):
-    """Return an affine (right-anterior-superior) with those columns, as many mm apart as STEPS."""
+    """Return an affine (right-anterior-superior) with those columns, scaled by STEPS in mm."""
     affine = np.eye(4)
     affine[:3, :3] = directions * STEPS
     affine[:3, 3] = (-12.5, 40.25, 7.125)
@@ -55,7 +55,7 @@ def segmented(path, folder, names=None, **choice):
 
 
 def seen_by_itk(path):
-    """Return what ITK shows of a file: origin, spacing and direction, and the array."""
+    """Return what ITK reads from a file: origin, spacing and direction, and the array."""
     image = sitk.ReadImage(str(path))
     return (image.GetOrigin(), image.GetSpacing(), image.GetDirection()), sitk.GetArrayFromImage(image)
 
@@ -106,7 +106,7 @@ def test_grids(tmp_path, name, write, turn, tilt):
 @turned
 @pytest.mark.parametrize("codes", [(0, 0), (0, 2), (1, 0), (1, 4)])
 def test_forms_of_nifti_that_differ(tmp_path, codes, turn):
-    """Readers choose differently between them, and have defaults of their own."""
+    """Readers choose differently between them, and have their own defaults."""
     file = tmp_path / "v.nii"
     write_nifti(file, place_of(TILT @ turn))
     content = file.read_bytes()

@@ -90,7 +90,7 @@ def test_colours(tmp_path, ending, shape):
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(("shape", "axis"), [((6, 5, 4, 3), 0), ((5, 4, 3, 6), 3), ((5, 4, 3, 2), 3), ((4, 3, 6), 2)])
 def test_frames(tmp_path, ending, shape, axis):
-    """Volumes along the fourth axis, or numbers of a pixel that are no colours."""
+    """Volumes along the fourth axis, or numbers of a pixel that are not colours."""
     stored = RNG.integers(0, 255, shape).astype(np.uint8)
     path = saved(tmp_path / f"v.{ending}", stored, vector=axis > 0)
     count = shape[axis]

@@ -1,4 +1,4 @@
-"""Text headers written by hand: what they may say, and what they must not."""
+"""Text headers written by hand: what they may contain, and what they must not."""
 
 import gzip
 import re
@@ -50,7 +50,7 @@ VOXELS = bytes(range(24))
 
 
 def test_a_list_of_volumes_is_no_colour(tmp_path):
-    """3D Slicer stores sequences and diffusion series like that."""
+    """3D Slicer stores sequences and diffusion series in this way."""
     header = {"dimension": 4, "sizes": "3 2 2 2", "space_directions": "none (1,0,0) (0,1,0) (0,0,1)"}
     path = nrrd_text(tmp_path / "v.nrrd", **header, kinds="list domain domain domain", content=VOXELS)
     image = read(path, frame=2)
@@ -77,7 +77,7 @@ def test_spaces_of_nrrd(tmp_path):
 
 @pytest.fixture
 def refused(capfd):
-    """Return a function that reads a file, which must be refused in one line without a word of ITK's own."""
+    """Return a function that reads a file, which must be refused in one line without output of ITK."""
 
     def read_it(path, **choice):
         with pytest.raises(InputError) as error:
@@ -148,7 +148,7 @@ HIDDEN_FROM_METAIMAGE = (
 
 @pytest.mark.parametrize("lines", HIDDEN_FROM_METAIMAGE, ids=range(len(HIDDEN_FROM_METAIMAGE)))
 def test_names_of_files_that_metaimage_may_hide(secret, refused, lines):
-    """ITK takes the next line for a missing value, and so another line for the name."""
+    """ITK reads the next line as the missing value, and so another line as the name."""
     refused(mha_text(secret / "v.mhd", *lines, ElementDataFile="../secret.raw", content=VOXELS))
 
 
@@ -242,7 +242,7 @@ PACKED = zlib.compress(VOXELS)
 )
 @pytest.mark.parametrize("ending", ["mha", "mhd"])
 def test_compressed_voxels_of_metaimage(tmp_path, refused, ending, content, size, found):
-    """Of a broken stream ITK gives whatever lay in memory."""
+    """For a broken stream ITK returns whatever was in memory."""
     fields = {"CompressedData": True, "CompressedDataSize": size}
     if ending == "mhd":
         (tmp_path / "v.zraw").write_bytes(content)

@@ -1,4 +1,4 @@
-"""A new format is its module: the command line, the bundle, the label app, scores and data_prep know it at once."""
+"""A new format is its module: the command line, the bundle, the label app, scores and data_prep can use it at once."""
 
 import json
 import sys
@@ -56,7 +56,7 @@ BOX = [3, 2, 18, 12]
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """A folder with a picture and its mask in the new format, known while the test runs."""
+    """A folder with a picture and its mask in the new format, registered while the test runs."""
     (tmp_path / "formats").mkdir()
     (tmp_path / "formats" / "toy.py").write_text(MODULE)
     monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path / "formats")])
@@ -72,7 +72,16 @@ def test_everybody_knows_it(toy, make_backend, make_model, monkeypatch, capsys):
     image = read_image(toy / "a.toy", modality="US")
     assert image.format == "toy" and image.array.max() == 255
     monkeypatch.setattr(inference, "choose_model", lambda **_: make_model(make_backend()))
-    arguments = ["segment", str(toy / "a.toy"), "--boxes", *map(str, BOX), "--modality", "US", "--out", str(toy / "out")]
+    arguments = [
+        "segment",
+        str(toy / "a.toy"),
+        "--boxes",
+        *map(str, BOX),
+        "--modality",
+        "US",
+        "--out",
+        str(toy / "out"),
+    ]
     monkeypatch.setattr(sys, "argv", arguments)
     segment.main()
     np.testing.assert_array_equal(np.loadtxt(toy / "out" / "a_mask.toy"), PICTURE > 0)

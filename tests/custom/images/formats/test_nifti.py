@@ -29,7 +29,7 @@ def turned_affine(order, signs, tilt, steps=(0.7, 1.1, 2.1)):
 
 
 def write(path, array, affine=UPRIGHT, kind=nib.Nifti1Image, header=None, **fields):
-    """Write a volume with nibabel, then set fields of its header that nibabel would put right."""
+    """Write a volume with nibabel, then set fields of its header that nibabel would correct."""
     nib.save(kind(array, affine, header), path)
     if fields:
         file = path.with_suffix(".hdr") if path.suffix == ".img" else path
@@ -118,7 +118,7 @@ def test_shapes_and_scaling(tmp_path):
 
 
 def test_flat_file_gets_a_flat_mask(tmp_path):
-    """The third spacing belongs to the quaternion, whether there is a third axis or not."""
+    """The third spacing belongs to the quaternion, with or without a third axis."""
     flat = RNG.integers(0, 99, (4, 5)).astype(np.uint8)
     spacing = (1, 0.7, 1.1, 2.1, 0, 0, 0, 0)
     affine = turned_affine((0, 1, 2), (-1, 1, -1), TILT)
@@ -178,7 +178,7 @@ def test_units(tmp_path, unit):
     np.testing.assert_allclose(image.geometry.affine[:3, 3] * (-1, -1, 1), seen.GetOrigin(), rtol=1e-6)
 
 
-# What two readers make of a header: ITK prefers another of its forms than nibabel, and has another default.
+# Two readers of a header: ITK prefers another form of the affine than nibabel, and has another default.
 FORMS = {
     "both": {"qform_code": 1},
     "qform alone": {"qform_code": 1, "sform_code": 0},
@@ -266,7 +266,7 @@ def test_a_header_of_the_other_kind_is_refused(tmp_path):
     (tmp_path / "v.img").write_bytes(bytes(500))
     nifti.read(path)
     for name in ("v.hdr", "x.nii"):
-        with pytest.raises(InputError, match="no header of NIfTI"):
+        with pytest.raises(InputError, match="no NIfTI header"):
             nifti.read(str(tmp_path / name))
 
 
@@ -391,7 +391,7 @@ def test_names(tmp_path, name, expected):
 
 
 def test_array_is_no_view_of_the_file(tmp_path):
-    """Other programs overwrite and cut off files while a volume is worked on."""
+    """Other programs overwrite and truncate files while a volume is in use."""
     stored = RNG.integers(1, 255, (6, 5, 4), np.uint8)
     array = nifti.read(write(tmp_path / "v.nii", stored)).array
     with (tmp_path / "v.nii").open("rb+") as file:

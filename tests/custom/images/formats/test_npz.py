@@ -99,8 +99,8 @@ def test_spacing(tmp_path):
         ({"imgs": PICTURE, "boxes": [[0, 0, 9]]}, "boxes", "shape (1, 3)"),
         ({"imgs": PICTURE, "boxes": np.zeros((0, 4))}, "boxes", "no box"),
         ({"imgs": PICTURE, "boxes": np.array([["a"] * 4] * 2)}, "boxes", "array("),
-        ({"imgs": PICTURE, "boxes": BOX_3D}, "boxes", "6 numbers a box for a picture"),
-        ({"imgs": VOLUME, "boxes": BOX}, "boxes", "4 numbers a box for a volume"),
+        ({"imgs": PICTURE, "boxes": BOX_3D}, "boxes", "6 numbers per box for a picture"),
+        ({"imgs": VOLUME, "boxes": BOX}, "boxes", "4 numbers per box for a volume"),
         ({"imgs": VOLUME, "boxes": [[1, 2, 0, 8, 9, 4]]}, "boxes[0]", "[1, 2, 0, 8, 9, 4]"),
     ],
 )

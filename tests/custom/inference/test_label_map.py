@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from custom.inference.canvas import Canvas
+from custom.inference.label_map import Canvas
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import torch
 
 from custom.errors import InputError
 from custom.modalities import modality_texts
-from custom.networks import MCPMedSAM, PromptComponents, load_clip, start, start_network
+from custom.networks import MCPMedSAM, PromptComponents, load_clip, load_weights, start_network
 
 
 @pytest.fixture
@@ -13,8 +13,8 @@ def clip(tiny_clip_folder):
 
 @pytest.fixture
 def forbid_clip(monkeypatch):
-    """Fail where a CLIP is loaded."""
-    monkeypatch.setattr(start, "load_clip", lambda name: pytest.fail("no CLIP is needed"))
+    """Fail if a CLIP is loaded."""
+    monkeypatch.setattr(load_weights, "load_clip", lambda name: pytest.fail("no CLIP is needed"))
 
 
 def saved(network, path):
@@ -40,11 +40,11 @@ def test_name_of_the_clip(tiny_clip_folder):
     network = MCPMedSAM(clip_width=16, clip_image=False)
     assert (
         start_network(network, "lite_medsam", str(tiny_clip_folder), keep_components=True) is None
-    )  # its text was all that was needed
+    )  # only its text was needed
     assert network.prompt_encoder.text_table.any() and network.components.clip_text
 
 
-# content size of the checkpoint (none in LiteMedSAM's), asked for, and expected; the network has 48
+# content size of the checkpoint (none in LiteMedSAM's), requested, and expected; the network has 48
 @pytest.mark.parametrize("stored, asked, expected", [(32, None, 32), (32, 16, 16), (None, None, 48), (None, 16, 16)])
 def test_content_size(stored, asked, expected, tmp_path, forbid_clip):
     off = {"clip_text": False, "clip_image": False}

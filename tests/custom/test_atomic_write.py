@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from custom import files
-from custom.files import files_below, is_inside, remove_left_over, write_whole
+from custom import atomic_write
+from custom.atomic_write import files_below, is_inside, remove_left_over, write_whole
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,11 +17,11 @@ def names(folder):
 
 
 def start(folder, body):
-    """Write a file in another process, which does what ``body`` says while it has the file open."""
+    """Write a file in another process, which runs ``body`` while the file is open."""
     code = f"""
 import os, signal, sys, time
 from pathlib import Path
-from custom.files import write_whole
+from custom.atomic_write import write_whole
 def write(file):
     file.write(b"half")
     file.flush()
@@ -42,8 +42,8 @@ def test_content_reaches_the_disk_before_its_name(tmp_path, monkeypatch, durable
         done.append(Path(os.readlink(f"/proc/self/fd/{number}")))
         sync(number)
 
-    monkeypatch.setattr(files.os, "fsync", note_sync)
-    monkeypatch.setattr(files.os, "replace", lambda *paths: (done.append("named"), replace(*paths)))
+    monkeypatch.setattr(atomic_write.os, "fsync", note_sync)
+    monkeypatch.setattr(atomic_write.os, "replace", lambda *paths: (done.append("named"), replace(*paths)))
     path = tmp_path / "a.txt"
     size = write_whole(path, lambda file: file.write(b"new"), before=lambda: done.append("before"), durable=durable)
     partial = tmp_path / f".a.txt.{os.getpid()}.partial"

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from custom.networks.placement import cut_crops, place_crops
+from custom.networks.crop_resampling import cut_crops, place_crops
 
 
 # x, y, width and height of the box, side of the grid
@@ -33,7 +33,7 @@ def test_cutting_is_resizing_with_antialiasing(x, y, width, height):
     inside = maps[:, :, y : y + height, x : x + width]
     expected = F.interpolate(inside, (24, 24), mode="bilinear", antialias=True)
     found = cut_crops(maps, torch.tensor([[x, y, x + width - 1.0, y + height - 1.0]]), 24)
-    middle = (..., slice(3, -3), slice(3, -3))  # at the edges the pixels outside the box have a share
+    middle = (..., slice(3, -3), slice(3, -3))  # at the edges the pixels outside the box contribute
     torch.testing.assert_close(found[middle], expected[middle], atol=1e-6, rtol=0)
 
 

@@ -9,13 +9,13 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class PromptComponents:
-    """Which prompt components take part. With all of them off the network is LiteMedSAM.
+    """Which prompt components are on. With all of them off, the network is LiteMedSAM.
 
     Attributes:
         clip_text: CLIP text feature of "{Modality} Image" in the modality prompt.
         modality_embedding: learned row of the modality in the modality prompt.
         clip_image: CLIP image feature of the crop, the sparse content prompt.
-        content_cnn: CNN on the crop, the dense content prompt; off, the dense prompt is the learned vector.
+        content_cnn: CNN on the crop, the dense content prompt; if off, the dense prompt is the learned vector.
     """
 
     clip_text: bool = True
@@ -30,11 +30,11 @@ class PromptComponents:
 
     @property
     def content_prompt(self) -> bool:
-        """Whether anything of the content prompt is on, and so the content branch in the decoder."""
+        """Whether any part of the content prompt is on, and so the content branch in the decoder."""
         return self.clip_image or self.content_cnn
 
     def to_tensor(self) -> torch.Tensor:
-        """Return the four switches as a uint8 tensor, the form kept in checkpoints."""
+        """Return the four switches as a uint8 tensor, as stored in checkpoints."""
         return torch.tensor(astuple(self), dtype=torch.uint8)
 
     @classmethod
