@@ -114,7 +114,7 @@ def test_missing_array(tmp_path):
 
 def test_duplicate_names(tmp_path):
     write(tmp_path, [entry("a")], [entry("a")])
-    with pytest.raises(InputError, match="a second case of that name"):
+    with pytest.raises(InputError, match="a second case with that name"):
         load_dataset(tmp_path)
 
 

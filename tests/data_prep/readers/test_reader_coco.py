@@ -296,7 +296,7 @@ def test_objects_drawn_before_the_orientation_of_exif(root, write):
     exif[274] = 6
     Image.fromarray(np.zeros((W, H), np.uint8)).save(root / "a.png", exif=exif)
     with pytest.raises(
-        InputError, match=r"found shape \(1, 40, 24\); allowed: the image's \(1, 24, 40\), turned upright as"
+        InputError, match=r"found shape \(1, 40, 24\); allowed: the image's \(1, 24, 40\), upright according"
     ):
         raise problem(root)
 
