@@ -106,7 +106,7 @@ def measure(
         model = choose_model(model=str(folder))
         backends[f"OpenVINO {model.facts['precision']}"] = model.start()
         if (folder / "encoder.onnx").is_file():
-            backends["ONNX f32"] = OnnxBackend(folder, "f32")
+            backends["ONNX f32"] = OnnxBackend(folder, precision="f32")
     metrics = {name: ModalityMetric(metric_fn="dsc") for name in backends}
     worst = dict.fromkeys(backends, 0.0)
     for item in tqdm(slices):
