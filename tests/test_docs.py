@@ -82,6 +82,12 @@ def test_every_page_is_there_and_linked(page):
     assert page in {README, *linked}
 
 
+@pytest.mark.parametrize("notebook", sorted(DOCS.rglob("*.ipynb")), ids=lambda notebook: notebook.stem)
+def test_every_notebook_is_linked(notebook):
+    assert notebook.relative_to(ROOT).as_posix() in links(README.read_text("utf-8"))
+    assert any(notebook.relative_to(DOCS).as_posix() in links(page.read_text("utf-8")) for page in DOCS.glob("*.md"))
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if p.parent == DOCS], ids=lambda page: page.stem)
 def test_a_page_has_one_title(page):
     outside = re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)

@@ -47,6 +47,13 @@ def test_every_command_can_be_typed(page, tmp_path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_training_overwrites_the_shipped_weights(page, tmp_path):
+    commands, _ = commands_of(page.read_text("utf-8"), tmp_path / "scratch")
+    trainings = [each for each in commands if each.module == "monai.bundle" and "training" in each.arguments]
+    assert [str(each) for each in trainings if "--ckpt_dir" not in each.arguments] == []  # else bundle/models
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_option_in_the_text_exists(page):
     spans = " ".join(code_spans(page.read_text("utf-8")))
     named = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--(\w[\w-]*)", spans)}

@@ -18,14 +18,7 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def read_npz_arrays(path: str | PathLike[str], keys: Iterable[str]) -> dict[str, np.ndarray]:
-    """Read some arrays of an ``.npz`` file, if they are there; others are not read.
-
-    Args:
-        path: the file.
-        keys: names of arrays.
-
-    Returns:
-        Name -> array.
+    """Read those arrays of an ``.npz`` file that have one of some names: name -> array.
 
     Raises:
         InputError: the file cannot be read, an array is not of plain values, or is larger than ``custom.limits``

@@ -12,7 +12,14 @@ from custom.errors import InputError
 MAX_BOXES = np.iinfo(np.uint16).max
 
 
-def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str], *, slice_axis: int = 2) -> np.ndarray:
+def check_boxes(
+    boxes: object,
+    shape: Sequence[int],
+    source: str | PathLike[str],
+    *,
+    slice_axis: int = 2,
+    flat_axis: int | None = None,
+) -> np.ndarray:
     """Check boxes against their image.
 
     Args:
@@ -22,6 +29,7 @@ def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str]
         shape: (H, W) of the picture or (D, H, W) of the volume.
         source: file the boxes belong to, for the error.
         slice_axis: the axis of a volume along which a box may be one voxel deep: 0, 1, 2 for x, y, z.
+        flat_axis: the axis across a picture that was cut out of space, where boxes may also have 6 numbers, 0 there.
 
     Returns:
         Nx4 (Nx6) float64.
@@ -36,6 +44,9 @@ def check_boxes(boxes: object, shape: Sequence[int], source: str | PathLike[str]
         array = np.atleast_2d(np.asarray(boxes, dtype=np.float64))
     except (TypeError, ValueError, OverflowError):
         raise InputError(source, "boxes", repr(boxes)[:80], f"lists of {len(names)} numbers") from None
+    third = [] if flat_axis is None else [flat_axis, flat_axis + 3]
+    if third and array.ndim == 2 and array.shape[1] == 6 and not array[:, third].any():
+        array = np.delete(array, third, axis=1)
     _check_layout(array, names, source)
     sizes = np.array(shape[::-1])  # (x, y[, z])
     for i, box in enumerate(array):

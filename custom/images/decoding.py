@@ -1,4 +1,4 @@
-"""What the decoders of every format share: one kind of error, size limits, and label maps of integer ids."""
+"""What the decoders of every format share: one kind of error, size limits, integer ids, upright pictures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from custom.errors import InputError
 from custom.limits import BYTES, DEFLATE_RATIO, PIXELS, SLICES
+
+#: The tag of EXIF and TIFF that says how a picture is stored.
+ORIENTATION_TAG = 274
 
 
 @contextmanager
@@ -33,12 +37,9 @@ def decoding(path: str | Path, kind: str) -> Iterator[None]:
 
 
 def check_size(shape: Sequence[int], path: str | Path, *, itemsize: int = 1) -> None:
-    """Check the declared size of a picture or a stack before any of it is decoded.
+    """Check the declared size (Z, H, W) of a picture or a stack before any of it is decoded.
 
-    Args:
-        shape: (Z, H, W).
-        path: the file, for the error.
-        itemsize: bytes of a pixel in memory, all its channels together.
+    ``itemsize`` is the number of bytes of a pixel in memory, all its channels together.
 
     Raises:
         InputError: there are more slices, pixels in a slice, or bytes in total than ``custom.limits`` allows.
@@ -64,8 +65,10 @@ def as_label(array: np.ndarray, path: str | Path) -> np.ndarray:
     """Check that an array holds whole, non-negative ids and return it with an integer dtype.
 
     Raises:
-        InputError: it holds something else.
+        InputError: it holds something else, or has channels, (Z, H, W, C).
     """
+    if array.ndim == 4:
+        raise InputError(path, "label", f"{array.shape[-1]} channels", "one channel of integer ids")
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     if array.dtype.kind not in "iuf":
@@ -77,6 +80,24 @@ def as_label(array: np.ndarray, path: str | Path) -> np.ndarray:
     if array.size and array.min() < 0:
         raise InputError(path, "label", f"id {array.min()}", "ids from 0 up")
     return array
+
+
+def upright(array: np.ndarray, orientation: object) -> tuple[np.ndarray, dict[str, Any]]:
+    """Turn a stored picture, (Z, H, W) or (Z, H, W, C), according to the value of its orientation tag.
+
+    Returns:
+        The array, H and W exchanged for 5 to 8, and the note for the report. Other values than 2 to 8 change nothing,
+        as in viewers, and have no note.
+    """
+    if orientation not in range(2, 9):
+        return array, {}
+    if orientation >= 5:
+        array = array.swapaxes(1, 2)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, :, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array), {"exif_orientation": int(orientation), "upright": True}
 
 
 def no_choice(path: str | Path, *, frame: int | None = None, series: str | None = None) -> None:

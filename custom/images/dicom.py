@@ -11,43 +11,27 @@ from pydicom.dataset import Dataset
 
 from custom.errors import InputError
 from custom.images.decoding import check_size, decoding
-from custom.images.dicom_files import drop_pixels, list_series, load_series, number_of, text_of
+from custom.images.dicom_files import SeriesFacts, drop_pixels, facts_of, list_series, load_series, number_of, text_of
 from custom.images.dicom_pixels import decode_frames, pixel_bytes
 from custom.images.dicom_planes import Plane, planes_of, stack
 from custom.images.geometry import Geometry
-from custom.images.image import on_grid
 from custom.images.suv import suv_factor
 
 __all__ = ["DICOM_MODALITIES", "DicomSeries", "list_series", "read_series"]
 
 #: DICOM's Modality -> ours. XC (photographs) counts as dermoscopy only if the body part is skin.
 DICOM_MODALITIES: dict[str, str] = {
-    "CT": "CT",
-    "MR": "MR",
-    "PT": "PET",
-    "US": "US",
-    "IVUS": "US",
-    "CR": "X-Ray",
-    "DX": "X-Ray",
-    "RG": "X-Ray",
-    "IO": "X-Ray",
-    "PX": "X-Ray",
-    "RF": "X-Ray",
-    "XA": "X-Ray",
-    "MG": "Mammography",
-    "OPT": "OCT",
-    "OCT": "OCT",
-    "IVOCT": "OCT",
-    "ES": "Endoscopy",
-    "OP": "Fundus",
+    **{"CT": "CT", "MR": "MR", "PT": "PET", "MG": "Mammography", "ES": "Endoscopy", "OP": "Fundus"},
+    **dict.fromkeys(("CR", "DX", "RG", "IO", "PX", "RF", "XA"), "X-Ray"),
+    **dict.fromkeys(("OPT", "OCT", "IVOCT"), "OCT"),
+    **dict.fromkeys(("US", "IVUS"), "US"),
+    **dict.fromkeys(("SM", "GM"), "Microscopy"),
     "DMS": "Dermoscopy",
-    "SM": "Microscopy",
-    "GM": "Microscopy",
 }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DicomSeries:
+class DicomSeries(SeriesFacts):
     """One series.
 
     Slices are in the order of canonical z if they are axial (see ``dicom_planes.stack``). The attributes by slice
@@ -60,13 +44,8 @@ class DicomSeries:
         spacing: (z, y, x) of ``array`` in mm; for a picture y and x from the tags, z the slice thickness or 1; None
             if unknown, and for cine loops.
         modality: one of the eleven; None if DICOM's Modality has no counterpart.
-        kind: DICOM's Modality.
         unit: unit of the values: ``"HU"``, ``"SUV"`` (body weight), ``"Bq/ml"`` (PET without the tags for SUV),
             another code of Units or RescaleType, or None.
-        patient: PatientID, may be empty.
-        description: SeriesDescription, may be empty.
-        uid: SeriesInstanceUID.
-        frame_of_reference: FrameOfReferenceUID, may be empty.
         sop_uids: SOPInstanceUID of each slice; the same for every frame of a multi-frame file.
         instance_numbers: InstanceNumber of each slice, None if missing; repeated likewise.
         frames: frame number of each slice in its file, from 1.
@@ -79,12 +58,7 @@ class DicomSeries:
     geometry: Geometry | None
     spacing: tuple[float, float, float] | None
     modality: str | None
-    kind: str
     unit: str | None
-    patient: str
-    description: str
-    uid: str
-    frame_of_reference: str
     sop_uids: tuple[str, ...]
     instance_numbers: tuple[int | None, ...]
     frames: tuple[int, ...]
@@ -94,15 +68,11 @@ class DicomSeries:
 
     def to_canonical(self, slices: np.ndarray) -> np.ndarray:
         """Turn stored slices (slice, row, column) to the canonical (Z, H, W)."""
-        if self.geometry is None:
-            return slices
-        return self.geometry.canonical(slices.transpose(2, 1, 0))  # KxRxC -> CxRxK -> ZxHxW
+        return slices if self.geometry is None else self.geometry.canonical(slices.T)  # KxRxC -> CxRxK -> ZxHxW
 
     def to_slices(self, array: np.ndarray) -> np.ndarray:
         """Turn a canonical array (Z, H, W) back to the stored slices (slice, row, column)."""
-        if self.geometry is None:
-            return array
-        return self.geometry.restore(array).transpose(2, 1, 0)  # ZxHxW -> CxRxK -> KxRxC
+        return array if self.geometry is None else self.geometry.restore(array).T  # ZxHxW -> CxRxK -> KxRxC
 
     @property
     def slices_shape(self) -> tuple[int, int, int]:
@@ -143,22 +113,20 @@ def _read(datasets: dict[str, Dataset], name: str, unreadable: tuple[str, ...]) 
     unit = _unit(first)
     if unit == "Bq/ml" and (factor := suv_factor(list(datasets.values()))) is not None:
         slices, unit = (slices * factor).astype(np.float32), "SUV"
-    if geometry is None:
-        array, spacing = slices, _picture_spacing(planes)
+    if geometry is not None:
+        array, spacing = geometry.canonical(slices.swapaxes(0, 2)), geometry.spacing  # KxRxC -> CxRxK
+    elif len(planes) == 1 and planes[0].spacing is not None:
+        array, spacing = slices, (planes[0].thickness or 1.0, *planes[0].spacing)
     else:
-        array, spacing = on_grid(np.swapaxes(slices, 0, 2), geometry), geometry.spacing  # KxRxC -> CxRxK
+        array, spacing = slices, None
     files = tuple(dict.fromkeys(plane.file for plane in planes))
     return DicomSeries(
+        **facts_of(first),
         array=array,
         geometry=geometry,
         spacing=spacing,
         modality=_modality(first),
-        kind=text_of(first, "Modality"),
         unit=unit,
-        patient=text_of(first, "PatientID"),
-        description=text_of(first, "SeriesDescription"),
-        uid=text_of(first, "SeriesInstanceUID"),
-        frame_of_reference=text_of(first, "FrameOfReferenceUID"),
         sop_uids=tuple(plane.sop_uid for plane in planes),
         instance_numbers=tuple(number_of(datasets[plane.file], "InstanceNumber") for plane in planes),
         frames=tuple(plane.frame for plane in planes),
@@ -179,11 +147,6 @@ def _decode_slices(planes: list[Plane], datasets: dict[str, Dataset]) -> np.ndar
         if image.shape != slices[0].shape:
             raise InputError(plane.file, "pixels", f"shape {image.shape}", f"{slices[0].shape} as in {planes[0].file}")
     return np.stack(slices)
-
-
-def _picture_spacing(planes: list[Plane]) -> tuple[float, float, float] | None:
-    plane = planes[0]
-    return (plane.thickness or 1.0, *plane.spacing) if len(planes) == 1 and plane.spacing is not None else None
 
 
 def _modality(header: Dataset) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -12,6 +13,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 
+from custom.atomic_write import write_whole
 from custom.errors import InputError
 from custom.images.decoding import as_label
 from custom.images.dicom import DicomSeries
@@ -22,15 +24,8 @@ _LONGEST = 64  # characters of a LO
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 #: Patient and study: must be present in a derived object, but may be empty; anonymised files lack them.
 PATIENT_AND_STUDY = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"),
+    *("ReferringPhysicianName", "StudyID", "StudyDate", "StudyTime"),
 )
 #: Those that are checked -> the ACR-NEMA form that becomes DICOM's without one character, and the check.
 _CHECKED: dict[str, tuple[str, Callable[[str], object]]] = {
@@ -72,12 +67,32 @@ def first_header(series: DicomSeries) -> Dataset:
     return header
 
 
-def check_objects(path: Path, label: np.ndarray, names: Mapping[int, str], series: DicomSeries) -> np.ndarray:
-    """Return a label map (Z, H, W) with an integer dtype.
+def write_object(
+    path: str | Path,
+    label: np.ndarray,
+    names: Mapping[int, str],
+    series: DicomSeries,
+    *,
+    problem: Callable[[DicomSeries], str | None],
+    allowed: str,
+    build: Callable[[DicomSeries, np.ndarray, Mapping[int, str]], bytes],
+) -> None:
+    """Write an object that is derived from a series, whole or not at all.
+
+    Args:
+        path: file to write.
+        label: (Z, H, W) integers, canonical, 0 is background.
+        names: id -> name; every id of ``label``, possibly more. Names that DICOM does not allow are changed
+            (``object_names``).
+        series: the segmented images.
+        problem: returns why nothing can be derived from them, or None.
+        allowed: what can be, for the error.
+        build: makes the file of the series, the stored slices of the label map, and the names in the order of ids.
 
     Raises:
-        InputError: it has another shape than the series, ids without a name, or no id at all.
+        InputError: there is a problem, the label map has another shape than the series, ids without a name, or no id.
     """
+    path = Path(path)
     label = as_label(label, path)
     if label.shape != series.array.shape[:3]:
         raise InputError(path, "label", f"shape {label.shape}", f"{series.array.shape[:3]} as the series")
@@ -86,7 +101,13 @@ def check_objects(path: Path, label: np.ndarray, names: Mapping[int, str], serie
     unnamed = sorted(set(np.unique(label).tolist()) - {0, *names})
     if unnamed:
         raise InputError(path, "names", f"no name for ids {unnamed[:8]}", "a name for every id of the label map")
-    return label
+    found = problem(series)
+    if found is not None:
+        raise InputError(series.files[0], "series", found, allowed)
+    with warnings.catch_warnings():  # about the source, e.g. its patient name
+        warnings.simplefilter("ignore")
+        data = build(series, series.to_slices(label), object_names(names))
+    write_whole(path, lambda file: file.write(data))
 
 
 def object_names(names: Mapping[int, str]) -> dict[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +29,18 @@ from custom.limits import BYTES, DEFLATE_RATIO
 
 #: Modalities whose objects have rows and columns but are not images to segment.
 NO_IMAGES = ("SEG", "RTDOSE")
-_LISTED = (
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "Modality",
-    "PatientID",
-    "SeriesDescription",
-    "FrameOfReferenceUID",
-    "Rows",
-    "ImagePositionPatient",
-    "SharedFunctionalGroupsSequence",
-)
+#: Field of ``SeriesFacts`` -> keyword of its tag.
+_FACTS = {
+    "uid": "SeriesInstanceUID",
+    "kind": "Modality",
+    "patient": "PatientID",
+    "description": "SeriesDescription",
+    "frame_of_reference": "FrameOfReferenceUID",
+}
+_LISTED = [
+    *_FACTS.values(),
+    *("SOPInstanceUID", "SeriesNumber", "Rows", "ImagePositionPatient", "SharedFunctionalGroupsSequence"),
+]
 _FIRST_PIXELS = 0x7FE00000  # elements from this tag on are pixels and what follows them
 #: (implicit VR, little endian) as pydicom finds them -> the transfer syntax of a file that names none.
 _SYNTAXES = {
@@ -51,30 +51,39 @@ _SYNTAXES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeriesFiles:
-    """The files of one SeriesInstanceUID, according to their headers.
+class SeriesFacts:
+    """What the first header of a series says about it, as text; all but ``uid`` may be empty.
 
     Attributes:
         uid: SeriesInstanceUID.
-        number: SeriesNumber; None if missing or not a number.
         kind: DICOM's Modality, e.g. ``"CT"``, ``"SEG"`` or ``"RTSTRUCT"``.
+        patient: PatientID.
+        description: SeriesDescription.
+        frame_of_reference: FrameOfReferenceUID.
+    """
+
+    uid: str
+    kind: str
+    patient: str
+    description: str
+    frame_of_reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesFiles(SeriesFacts):
+    """The files of one SeriesInstanceUID, according to their headers.
+
+    Attributes:
+        number: SeriesNumber; None if missing or not a number.
         files: paths, in the order in which they were listed.
         sop_uids: SOPInstanceUID of each file.
-        patient: PatientID, may be empty.
-        description: SeriesDescription, may be empty.
-        frame_of_reference: FrameOfReferenceUID, may be empty.
         image: whether it holds images that ``read_series`` can read.
         positioned: whether its images have a position in the patient, so that they make one volume.
     """
 
-    uid: str
     number: int | None
-    kind: str
     files: tuple[str, ...]
     sop_uids: tuple[str, ...]
-    patient: str
-    description: str
-    frame_of_reference: str
     image: bool
     positioned: bool
 
@@ -108,10 +117,6 @@ class Listing:
 class OpenFile:
     """An open file: its header is read first, then the rest if it is needed.
 
-    Args:
-        path: its name.
-        file: the open file.
-
     Raises:
         InputError: a deflated file could unpack to more than ``custom.limits`` allows.
         Exception: any error of pydicom, for ``decoding``.
@@ -125,7 +130,7 @@ class OpenFile:
         if self._marked or self._forced:
             self._check_deflated()
 
-    def header(self, tags: Sequence[str] | None = None) -> Dataset | None:
+    def header(self, tags: list[str] | None = None) -> Dataset | None:
         """Return the elements before the pixels, or some of them; None for a file that is not DICOM."""
         if not (self._marked or self._forced):
             return None
@@ -136,14 +141,13 @@ class OpenFile:
             raise InputError(self._path, "SeriesInstanceUID", "nothing", "a DICOM file of a series")
         return header
 
-    def read(self, *, pixels: bool = True, tags: Sequence[str] | None = None) -> Dataset:
-        """Read the file to its end, or up to its pixels.
+    def read(self, *, pixels: bool = True, tags: list[str] | None = None) -> Dataset:
+        """Read the file to its end, or up to its pixels; ``tags`` limits it to some elements.
 
         Raises:
             InvalidDicomError: it is not DICOM.
         """
         self._file.seek(0)
-        tags = None if tags is None else list(tags)
         dataset = dcmread(self._file, stop_before_pixels=not pixels, specific_tags=tags, force=self._forced)
         if not dataset.file_meta.get("TransferSyntaxUID"):
             dataset.file_meta.TransferSyntaxUID = _SYNTAXES[dataset.original_encoding]
@@ -185,11 +189,7 @@ def list_series(folder: str | Path) -> Listing:
 def load_series(
     source: str | Path | Iterable[str | Path], series: str | None = None
 ) -> tuple[dict[str, Dataset], tuple[str, ...]]:
-    """Read the files of one image series, pixels included; each file is opened once.
-
-    Args:
-        source: a folder, a DICOMDIR, one file, or the files.
-        series: the UID, number or description of the series to read if a folder or DICOMDIR holds several.
+    """Read the files of one image series, pixels included; each file is opened once. Arguments as in ``read_series``.
 
     Returns:
         Path -> data set; and a line for each other file that cannot be read, which may belong to the series.
@@ -215,13 +215,8 @@ def load_series(
     return _choose(paths, source, series)
 
 
-def read_dataset(path: str | Path, *, pixels: bool = True, tags: Sequence[str] | None = None) -> Dataset:
-    """Read a DICOM file.
-
-    Args:
-        path: the file.
-        pixels: read it to its end, else up to its pixels.
-        tags: keywords of the elements to read; None reads all.
+def read_dataset(path: str | Path, *, pixels: bool = True, tags: list[str] | None = None) -> Dataset:
+    """Read a DICOM file to its end, or up to its pixels; ``tags`` are the keywords of the only elements to read.
 
     Raises:
         InputError: a deflated file could unpack to more than ``custom.limits`` allows.
@@ -231,7 +226,7 @@ def read_dataset(path: str | Path, *, pixels: bool = True, tags: Sequence[str] |
         return OpenFile(path, file).read(pixels=pixels, tags=tags)
 
 
-def read_header(path: str | Path, tags: Sequence[str] | None = None) -> Dataset | None:
+def read_header(path: str | Path, tags: list[str] | None = None) -> Dataset | None:
     """Return the header without pixels, or None for a file that is not DICOM or is a DICOMDIR."""
     with _opened(path) as file:
         header = file.header(tags)
@@ -253,6 +248,11 @@ def text_of(header: Dataset, keyword: str) -> str:
     """Return a value as text, empty if the tag is missing or empty."""
     value = header.get(keyword)
     return "" if value is None else str(value)
+
+
+def facts_of(header: Dataset) -> dict[str, str]:
+    """Return the fields of ``SeriesFacts``."""
+    return {field: text_of(header, keyword) for field, keyword in _FACTS.items()}
 
 
 def number_of(header: Dataset, keyword: str) -> int | None:
@@ -361,20 +361,14 @@ def _referenced_files(directory: Dataset, path: Path) -> list[str]:
 
 def _entry(members: list[tuple[str, Dataset]]) -> SeriesFiles:
     headers = [header for _, header in members]
-    first, kind = headers[0], text_of(headers[0], "Modality")
+    facts, places = facts_of(headers[0]), ("ImagePositionPatient", "SharedFunctionalGroupsSequence")
     return SeriesFiles(
-        uid=text_of(first, "SeriesInstanceUID"),
-        number=number_of(first, "SeriesNumber"),
-        kind=kind,
+        **facts,
+        number=number_of(headers[0], "SeriesNumber"),
         files=tuple(path for path, _ in members),
         sop_uids=tuple(text_of(header, "SOPInstanceUID") for header in headers),
-        patient=text_of(first, "PatientID"),
-        description=text_of(first, "SeriesDescription"),
-        frame_of_reference=text_of(first, "FrameOfReferenceUID"),
-        image=kind not in NO_IMAGES and bool(first.get("Rows")),
-        positioned=any(
-            header.get("ImagePositionPatient") or header.get("SharedFunctionalGroupsSequence") for header in headers
-        ),
+        image=facts["kind"] not in NO_IMAGES and bool(headers[0].get("Rows")),
+        positioned=any(header.get(keyword) for header in headers for keyword in places),
     )
 
 

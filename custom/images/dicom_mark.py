@@ -23,10 +23,6 @@ def is_dicom(path: str | Path, first: bytes) -> bool:
 
     A file is DICOM if it has the mark. Without the mark it must begin like a data set and have an ending of DICOM or
     none: some old scanners write no preamble. Numbers, as at the end of a UID, are not an ending.
-
-    Args:
-        path: the file's name.
-        first: its first bytes.
     """
     ending = Path(path).suffix.lower()
     named = ending in ENDINGS or not ending.strip(".0123456789")

@@ -6,14 +6,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder, pixel_array
-from pydicom.uid import (
-    JPEG2000,
-    UID,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-)
+from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, JPEGLSNearLossless
 
 from custom.errors import InputError
 from custom.images import dicom_jpeg
@@ -43,10 +36,6 @@ def decode_frames(dataset: Dataset, path: str) -> list[np.ndarray]:
       range, so that bright is always bright.
     - Colour (RGB, YBR, palette): (H, W, 3) RGB, stored dtype, a palette uint8.
 
-    Args:
-        dataset: the file, read to its end.
-        path: its name, for errors.
-
     Raises:
         InputError: there are no pixels, the transfer syntax has no decoder here, or the bytes are corrupt.
     """
@@ -58,8 +47,11 @@ def decode_frames(dataset: Dataset, path: str) -> list[np.ndarray]:
         check_frames(dataset, path)
         if dataset.get("TotalPixelMatrixColumns") and count > 1:
             raise InputError(path, "TotalPixelMatrixColumns", "a tiled image", "an image in one piece")
+        samples = int(dataset.get("SamplesPerPixel") or 1)
+        if samples not in (1, 3):
+            raise InputError(path, "SamplesPerPixel", samples, "1, 3")
         array = _decoded(dataset, path)
-        frames = array.reshape(count, *array.shape[array.ndim - _depth(dataset, path) :])  # [F]xHxW[x3] -> FxHxW[x3]
+        frames = array.reshape(count, *array.shape[-2 if samples == 1 else -3 :])  # [F]xHxW[x3] -> FxHxW[x3]
         return [_values(frame, dataset, number) for number, frame in enumerate(frames, 1)]
 
 
@@ -89,14 +81,6 @@ def _decoded(dataset: Dataset, path: str) -> np.ndarray:
         raise InputError(path, "TransferSyntaxUID", found, _SYNTAXES) from error
 
 
-def _depth(dataset: Dataset, path: str) -> int:
-    """Return the number of dimensions of one frame."""
-    samples = int(dataset.get("SamplesPerPixel") or 1)
-    if samples not in (1, 3):
-        raise InputError(path, "SamplesPerPixel", samples, "1, 3")
-    return 2 if samples == 1 else 3
-
-
 def _values(frame: np.ndarray, dataset: Dataset, number: int) -> np.ndarray:
     if frame.ndim == 3:
         return frame
@@ -111,13 +95,9 @@ def _values(frame: np.ndarray, dataset: Dataset, number: int) -> np.ndarray:
         frame = (1 << int(dataset.BitsStored)) - 1 - frame if frame.dtype.kind == "u" else -1 - frame
     if dataset.get("ModalityLUTSequence"):
         return apply_modality_lut(frame, dataset)
-    return _rescale(frame, *_slope_and_intercept(dataset, number))
-
-
-def _slope_and_intercept(dataset: Dataset, number: int) -> tuple[float, float]:
     group = frame_group(dataset, number, "PixelValueTransformationSequence") or dataset
     slope, intercept = group.get("RescaleSlope"), group.get("RescaleIntercept")
-    return (1.0 if slope is None else float(slope)), (0.0 if intercept is None else float(intercept))
+    return _rescale(frame, 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
 
 
 def _rescale(frame: np.ndarray, slope: float, intercept: float) -> np.ndarray:

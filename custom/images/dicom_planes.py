@@ -110,10 +110,6 @@ def stack(planes: Sequence[Plane], source: str) -> tuple[list[Plane], Geometry |
     the viewer, so it stays a picture. Planes without a position stay in the order of their frames, without geometry.
     Pixel to patient: DICOM PS3.3, equation C.7.6.2.1-1.
 
-    Args:
-        planes: every plane of the series.
-        source: the series' file or folder, for errors about the whole.
-
     Raises:
         InputError: the planes do not make one even volume; the error names the file and the problem.
     """
@@ -141,8 +137,7 @@ def stack(planes: Sequence[Plane], source: str) -> tuple[list[Plane], Geometry |
     affine = np.eye(4)
     affine[:, :2] = first.matrix[:, :2]
     affine[:3, 2], affine[:3, 3] = step, ordered[0].position
-    rows, columns = first.size
-    geometry = Geometry(affine, (columns, rows, len(planes)), source)
+    geometry = Geometry(affine, (*first.size[::-1], len(planes)), source)
     # Turning a picture that is not axial would make its slice axis one of the picture's two.
     is_volume = len(planes) > 1 or np.abs(normal).argmax() == 2
     return ordered, geometry if is_volume else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +22,6 @@ _EDGE = 0.01  # pixels: centres this near to an outline count as on it; files ro
 _AT_ONCE = 2**24  # pairs of a row and an edge compared at a time
 
 
-@dataclass(frozen=True, eq=False)
-class _Patch:
-    """A filled plane of one structure: mask (h, w) whose first pixel is (row, column) of slice z."""
-
-    z: int
-    row: int
-    column: int
-    mask: np.ndarray
-
-
 def read_rtstruct(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, dict[int, str]]:
     """Fill the closed outlines of an RTSTRUCT on the grid of a series.
 
@@ -40,10 +29,6 @@ def read_rtstruct(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, di
     an outline within another one is a hole, and keyholes need no care; outlines through pixel centres keep those
     pixels. Outlines between two slices go to the nearer one. Where structures overlap, the smaller one lies on top.
     Structures without closed outlines (points, open lines) are omitted. Tags: DICOM PS3.3, C.8.8.5 and C.8.8.6.
-
-    Args:
-        path: the RTSTRUCT file.
-        series: the images it was drawn on.
 
     Returns:
         (Z, H, W) uint8 or uint16, canonical; id -> ROIName. Ids are 1..n in the order of StructureSetROISequence.
@@ -56,7 +41,7 @@ def read_rtstruct(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, di
     if series.geometry is None:
         raise InputError(path, "series", "images without a position", "a volume, which outlines in mm can be drawn on")
     names: dict[int, str] = {}
-    patches: dict[int, list[_Patch]] = {}
+    patches: dict[int, list[tuple[tuple[int, slice, slice], np.ndarray]]] = {}
     held = 0
     with decoding(path, "DICOM RTSTRUCT"):
         dataset = read_dataset(path)
@@ -70,18 +55,17 @@ def read_rtstruct(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, di
             _check_frame(path, roi, name, series)
             i = len(names) + 1
             names[i], patches[i] = name, []
-            for patch in _fill(path, contours, name, series):
-                patches[i].append(patch)
-                held += patch.mask.nbytes
+            for place, mask in _fill(path, contours, name, series):
+                patches[i].append((place, mask))
+                held += mask.nbytes
                 BYTES.check(held, path, "ContourData")
     if not names:
         raise InputError(path, "ROIContourSequence", "no closed outlines", "at least one CLOSED_PLANAR contour")
-    label = np.zeros(series.slices_shape, np.uint8 if len(names) <= np.iinfo(np.uint8).max else np.uint16)
-    sizes = {i: sum(int(patch.mask.sum()) for patch in found) for i, found in patches.items()}
+    label = np.zeros(series.slices_shape, np.min_scalar_type(len(names)))
+    sizes = {i: sum(int(mask.sum()) for _, mask in found) for i, found in patches.items()}
     for i in sorted(names, key=lambda i: (-sizes[i], i)):
-        for patch in patches[i]:
-            height, width = patch.mask.shape
-            label[patch.z, patch.row : patch.row + height, patch.column : patch.column + width][patch.mask] = i
+        for place, mask in patches[i]:
+            label[place][mask] = i
     return series.to_canonical(label), names
 
 
@@ -97,7 +81,10 @@ def _check_frame(path: str, roi: Dataset, name: str, series: DicomSeries) -> Non
         raise InputError(path, f"ReferencedFrameOfReferenceUID of {name!r}", frame, allowed)
 
 
-def _fill(path: str, contours: list[Dataset], name: str, series: DicomSeries) -> Iterator[_Patch]:
+def _fill(
+    path: str, contours: list[Dataset], name: str, series: DicomSeries
+) -> Iterator[tuple[tuple[int, slice, slice], np.ndarray]]:
+    """Yield each filled plane of a structure: its place in the stored slices, and the mask there."""
     slices, *size = series.slices_shape
     planes = defaultdict(list)  # outlines of one plane make holes in each other, those of different planes do not
     for contour in contours:
@@ -116,9 +103,11 @@ def _fill(path: str, contours: list[Dataset], name: str, series: DicomSeries) ->
             raise InputError(path, "ContourData", found, f"-0.5 to {slices - 0.5}, half a gap beyond {slices} slices")
         planes[round(z, _SAME_PLANE)].append(points[:, 1::-1])  # row, column
     for z, outlines in planes.items():
-        corner, mask = fill_outlines(outlines, tuple(size))
+        (row, column), mask = fill_outlines(outlines, tuple(size))
         if mask.any():
-            yield _Patch(min(int(np.floor(z + 0.5)), slices - 1), *corner, mask)
+            height, width = mask.shape
+            nearest = min(int(np.floor(z + 0.5)), slices - 1)
+            yield (nearest, slice(row, row + height), slice(column, column + width)), mask
 
 
 def fill_outlines(outlines: list[np.ndarray], size: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
@@ -127,9 +116,8 @@ def fill_outlines(outlines: list[np.ndarray], size: tuple[int, int]) -> tuple[tu
     About ten times faster than ``skimage.draw.polygon``, which tests every pixel against every edge and has no
     holes; the outline of a body would take it minutes.
 
-    Args:
-        outlines: each (n, 2), row and column; whole numbers are pixel centres.
-        size: (rows, columns) of the image; anything outside is cut off.
+    Outlines are each (n, 2), row and column; whole numbers are pixel centres. Anything outside of ``size``, the rows
+    and columns of the image, is cut off.
 
     Returns:
         (row, column) of the first pixel of the mask, and the mask (h, w), cut to the outlines' bounding box.

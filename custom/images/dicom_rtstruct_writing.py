@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,27 +15,15 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 from scipy.ndimage import find_objects
 
-from custom.atomic_write import write_whole
-from custom.errors import InputError
 from custom.images.colours import colour_of
 from custom.images.dicom import DicomSeries
-from custom.images.dicom_derived import (
-    NAME,
-    PATIENT_AND_STUDY,
-    check_objects,
-    first_header,
-    missing_uid,
-    object_names,
-)
+from custom.images.dicom_derived import NAME, PATIENT_AND_STUDY, first_header, missing_uid, write_object
 from custom.images.dicom_files import text_of
 from custom.version import __version__
 
 _COPIED = (  # if they are known
-    "SpecificCharacterSet",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    "StudyDescription",
+    *("SpecificCharacterSet", "StudyDescription", "PatientIdentityRemoved"),
+    *("DeidentificationMethod", "DeidentificationMethodCodeSequence"),
 )
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, the only class of a study that can be referred to
 
@@ -53,27 +40,13 @@ def write_rtstruct(path: str | Path, label: np.ndarray, names: Mapping[int, str]
 
     A hole is joined to its outline by a channel without width (a keyhole), as the standard requires, so that every rule
     of filling gives the same mask; ``read_rtstruct`` restores each pixel. Structures are numbered 1..n in the order
-    of their ids; an empty one has no outlines. The file appears whole or not at all.
-
-    Args:
-        path: file to write.
-        label: (Z, H, W) integers, canonical, 0 is background.
-        names: id -> name; every id of ``label``, possibly more. Names that DICOM does not allow are changed
-            (``dicom_derived.object_names``).
-        series: the segmented images.
+    of their ids; an empty one has no outlines. Arguments as in ``dicom_derived.write_object``.
 
     Raises:
         InputError: the shape differs, an id has no name, or ``rtstruct_problem``.
     """
-    path = Path(path)
-    label = check_objects(path, label, names, series)
-    problem = rtstruct_problem(series)
-    if problem is not None:
-        raise InputError(series.files[0], "series", problem, "images with a place in the patient")
-    with warnings.catch_warnings():  # about the source, e.g. its patient name
-        warnings.simplefilter("ignore")
-        data = _built(series, series.to_slices(label), object_names(names))
-    write_whole(path, lambda file: file.write(data))
+    allowed = "images with a place in the patient"
+    write_object(path, label, names, series, problem=rtstruct_problem, allowed=allowed, build=_built)
 
 
 def _built(series: DicomSeries, slices: np.ndarray, names: Mapping[int, str]) -> bytes:
@@ -179,11 +152,8 @@ def _contours(
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
     """Return the outlines of a mask along the edges of its pixels, with every hole joined to an outline by a keyhole.
 
-    Args:
-        mask: (rows, columns) bool. Pixels that meet only at a corner are separate.
-
-    Returns:
-        each (n, 2), row and column of the corners; pixel centres are whole numbers, so corners are halves.
+    Each is (n, 2), row and column of the corners; pixel centres are whole numbers, so corners are halves. Pixels that
+    meet only at a corner are separate.
     """
     loops = _loops(mask)
     at = {corner: n for n, loop in enumerate(loops) for corner in loop}

@@ -31,10 +31,6 @@ def read_seg(path: str | Path, series: DicomSeries) -> tuple[np.ndarray, dict[in
     labelmap and fractional objects are read; a fractional pixel counts from half of the maximum on.
     Where segments overlap, the smaller one lies on top.
 
-    Args:
-        path: the SEG file.
-        series: the images it belongs to.
-
     Returns:
         (Z, H, W) uint8 or uint16, canonical, whose ids are the segment numbers; and segment number -> SegmentLabel,
         for every segment of the file.
@@ -66,7 +62,7 @@ def _read(path: str, series: DicomSeries) -> tuple[np.ndarray, dict[int, str]]:
             sizes[numbers[plane.frame]] += int(np.count_nonzero(_pixels(seg, plane)))
         planes.sort(key=lambda plane: (-sizes[numbers[plane.frame]], numbers[plane.frame]))
     highest = 2 ** int(seg.get("BitsAllocated") or 16) - 1 if is_map else max(names, default=0)
-    label = np.zeros(series.slices_shape, np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16)
+    label = np.zeros(series.slices_shape, np.min_scalar_type(highest))
     for plane in planes:
         frame = _pixels(seg, plane)
         rows, columns = np.nonzero(frame)

@@ -13,12 +13,10 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 
-from custom.atomic_write import write_whole
-from custom.errors import InputError
 from custom.images.colours import colour_of
 from custom.images.dicom import DicomSeries
 from custom.images.dicom_codes import coded
-from custom.images.dicom_derived import NAME, check_objects, first_header, missing_uid, object_names
+from custom.images.dicom_derived import NAME, first_header, missing_uid, write_object
 from custom.images.dicom_planes import frame_group
 from custom.version import __version__
 
@@ -48,7 +46,9 @@ def seg_problem(series: DicomSeries) -> str | None:
     pixels = np.zeros((slices, 1, 1), np.uint8)
     pixels[0] = 1
     try:
-        _built(series, pixels, {1: "object"})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _built(series, pixels, {1: "object"})
     except KeyError as error:
         return f"a kind of image that highdicom does not know: {UID(str(error.args[0])).name}"
     except Exception as error:  # headers break the standard in many ways, each with its own error
@@ -61,69 +61,55 @@ def write_seg(path: str | Path, label: np.ndarray, names: Mapping[int, str], ser
 
     Segments are numbered 1..n in the order of their ids, as the standard requires. Their codes are looked up
     by name (``dicom_codes.coded``). A single picture without a position, or without a frame of
-    reference, gets a SEG without positions: its reference identifies it. The file appears whole or not at all.
-
-    Args:
-        path: file to write.
-        label: (Z, H, W) integers, canonical, 0 is background.
-        names: id -> name; every id of ``label``, possibly more, which become empty segments. Names that DICOM does not
-            allow are changed (``dicom_derived.object_names``).
-        series: the segmented images.
+    reference, gets a SEG without positions: its reference identifies it. An id that is not in the label map becomes an
+    empty segment. Arguments as in ``dicom_derived.write_object``.
 
     Raises:
         InputError: the shape differs, an id has no name, or no SEG can refer to the series, see
             ``seg_problem``.
     """
-    path = Path(path)
-    label = check_objects(path, label, names, series)
-    problem = seg_problem(series)
-    if problem is not None:
-        raise InputError(series.files[0], "series", problem, "images that a DICOM SEG can be derived from")
-    ids = sorted(names)
-    table = np.zeros(ids[-1] + 1, np.uint8 if len(ids) <= np.iinfo(np.uint8).max else np.uint16)
-    table[ids] = np.arange(1, len(ids) + 1)
-    slices = np.ascontiguousarray(series.to_slices(table[label]))  # highdicom scans each slice for every segment
-    if len(series.files) < len(slices):  # one multi-frame file: frame by frame
-        slices = slices[np.argsort(series.frames)]
-    data = _built(series, slices, object_names(names))
-    write_whole(path, lambda file: file.write(data))
+    allowed = "images that a DICOM SEG can be derived from"
+    write_object(path, label, names, series, problem=seg_problem, allowed=allowed, build=_built)
 
 
 def _built(series: DicomSeries, slices: np.ndarray, names: Mapping[int, str]) -> bytes:
-    """Return the SEG's file; ``slices`` (K, rows, columns) holds segment numbers 1..n in the order of ``names``."""
+    """Return the SEG's file; ``slices`` (K, rows, columns) holds the ids of ``names``."""
+    table = np.zeros(max(names) + 1, np.min_scalar_type(len(names)))
+    table[list(names)] = np.arange(1, len(names) + 1)
+    numbers = np.ascontiguousarray(table[slices])  # highdicom scans each slice for every segment
+    if len(series.files) < len(numbers):  # one multi-frame file: frame by frame
+        numbers = numbers[np.argsort(series.frames)]
     text = {} if all(name.isascii() for name in names.values()) else {"specific_character_set": "ISO_IR 192"}
-    with warnings.catch_warnings():  # about the source, e.g. its patient name
-        warnings.simplefilter("ignore")
-        headers = _headers(series)
-        for header in headers:
-            header.Rows, header.Columns = slices.shape[1:]  # unchanged, except in a trial
-        seg = hd.seg.Segmentation(
-            source_images=headers,
-            pixel_array=slices,
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[_description(n, i, name) for n, (i, name) in enumerate(names.items(), 1)],
-            series_instance_uid=hd.UID(),
-            series_number=1000,
-            sop_instance_uid=hd.UID(),
-            instance_number=1,
-            manufacturer=NAME,
-            manufacturer_model_name=NAME,
-            software_versions=__version__,
-            device_serial_number="0",
-            content_label="SEGMENTATION",
-            series_description=f"{NAME} segmentation",
-            **text,
-        )
-        shared = seg.SharedFunctionalGroupsSequence[0]
-        if "PlaneOrientationSequence" not in shared:
-            # A picture is identified by its reference. Without a thickness, highdicom cannot read its own measures.
-            shared.pop("PixelMeasuresSequence", None)
-            seg.PatientOrientation = headers[0].get("PatientOrientation")
-        if not seg.get("FrameOfReferenceUID"):
-            seg.pop("FrameOfReferenceUID", None)
-            seg.pop("PositionReferenceIndicator", None)
-        data = BytesIO()
-        seg.save_as(data, enforce_file_format=True)
+    headers = _headers(series)
+    for header in headers:
+        header.Rows, header.Columns = slices.shape[1:]  # unchanged, except in a trial
+    seg = hd.seg.Segmentation(
+        source_images=headers,
+        pixel_array=numbers,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_description(n, i, name) for n, (i, name) in enumerate(names.items(), 1)],
+        series_instance_uid=hd.UID(),
+        series_number=1000,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer=NAME,
+        manufacturer_model_name=NAME,
+        software_versions=__version__,
+        device_serial_number="0",
+        content_label="SEGMENTATION",
+        series_description=f"{NAME} segmentation",
+        **text,
+    )
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    if "PlaneOrientationSequence" not in shared:
+        # A picture is identified by its reference. Without a thickness, highdicom cannot read its own measures.
+        shared.pop("PixelMeasuresSequence", None)
+        seg.PatientOrientation = headers[0].get("PatientOrientation")
+    if not seg.get("FrameOfReferenceUID"):
+        seg.pop("FrameOfReferenceUID", None)
+        seg.pop("PositionReferenceIndicator", None)
+    data = BytesIO()
+    seg.save_as(data, enforce_file_format=True)
     return data.getvalue()
 
 

@@ -79,10 +79,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def crop_box(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     """Cut the native image inside a box, last row and column included: CxHxW in 0..255 -> CxSxS float32 in [0, 1].
 
-    Args:
-        image: CxHxW.
-        box: x_min, y_min, x_max, y_max in native pixels; parts outside the image are omitted.
-        size: side S of the crop.
+    The box is x_min, y_min, x_max, y_max in native pixels; parts outside the image are omitted.
     """
     height, width = image.shape[-2:]
     x_min, y_min, x_max, y_max = (int(v) for v in np.rint(box))

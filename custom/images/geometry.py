@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import nibabel as nib
@@ -79,14 +80,22 @@ class Geometry:
         x, y, z = (self.shape[axis] for axis in np.argsort(self._turn[:, 0]))
         return z, y, x
 
-    def canonical_axis(self, axis: int) -> int:
-        """Return the axis of the canonical array (Z, H, W) that an axis of the source becomes."""
-        return 2 - int(self._turn[axis, 0])
+    def slice_index(self, k: int) -> tuple[slice, ...]:
+        """Return the index of slice k along the third axis of the source in the canonical array (Z, H, W)."""
+        (axis, direction), index = self._turn[2], [slice(None)] * 3
+        place = k if direction > 0 else self.shape[2] - 1 - k
+        index[2 - int(axis)] = slice(place, place + 1)
+        return tuple(index)
+
+    @cached_property
+    def to_source(self) -> np.ndarray:
+        """4x4, (x, y, z) of the canonical array -> voxel index (i, j, k) of the source: x is its last axis."""
+        return inv_ornt_aff(self._turn, self.shape)
 
     @property
     def canonical_affine(self) -> np.ndarray:
-        """4x4, (x, y, z) of the canonical array -> mm: x is its last axis."""
-        return self.affine @ inv_ornt_aff(self._turn, self.shape)
+        """4x4, (x, y, z) of the canonical array -> mm."""
+        return self.affine @ self.to_source
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -95,19 +104,15 @@ class Geometry:
         return z, y, x
 
     def canonical(self, array: np.ndarray) -> np.ndarray:
-        """Turn a source array to the canonical one: IxJxK -> ZxHxW."""
-        if array.shape != self.shape:
+        """Turn a source array to the canonical one: IxJxK -> ZxHxW, IxJxKxC -> ZxHxWxC."""
+        if array.shape[:3] != self.shape:
             raise ValueError(f"array: found shape {array.shape}; allowed: {self.shape}")
         turned = nib.apply_orientation(array, self._turn)
-        return np.ascontiguousarray(turned.transpose(2, 1, 0))  # XxYxZ -> ZxYxX
+        return np.ascontiguousarray(turned.swapaxes(0, 2))  # XxYxZ[xC] -> ZxYxX[xC]
 
     def put_slice(self, canonical: np.ndarray, plane: np.ndarray, k: int) -> None:
         """Put slice k (along the third axis of the source), IxJ, into a canonical array ZxHxW."""
-        turned = nib.apply_orientation(plane[:, :, None], self._turn).transpose(2, 1, 0)
-        place = k if self._turn[2, 1] > 0 else self.shape[2] - 1 - k
-        index = [slice(None)] * 3
-        index[self.canonical_axis(2)] = slice(place, place + 1)
-        canonical[tuple(index)] = turned
+        canonical[self.slice_index(k)] = nib.apply_orientation(plane[:, :, None], self._turn).T
 
     def restore(self, array: np.ndarray) -> np.ndarray:
         """Turn a canonical array back to the source's axes: ZxHxW -> IxJxK."""
@@ -119,36 +124,17 @@ class Geometry:
 
     def canonical_boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Turn boxes along: Nx6 (i j k)_min (i j k)_max in source voxels -> (x y z)_min (x y z)_max, canonical."""
-        boxes = np.asarray(boxes, np.float64)
-        turned = np.empty_like(boxes)
-        for axis, (target, reverse) in enumerate(self._axes):
-            turned[:, [target, target + 3]] = self._ends(boxes[:, [axis, axis + 3]], axis, reverse)
-        return turned
+        return _moved_boxes(boxes, np.linalg.inv(self.to_source))
 
     def source_boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Turn boxes back: Nx6 (x y z)_min (x y z)_max, canonical -> (i j k)_min (i j k)_max in source voxels."""
-        boxes = np.asarray(boxes, np.float64)
-        restored = np.empty_like(boxes)
-        for axis, (target, reverse) in enumerate(self._axes):
-            restored[:, [axis, axis + 3]] = self._ends(boxes[:, [target, target + 3]], axis, reverse)
-        return restored
-
-    @property
-    def _axes(self) -> list[tuple[int, bool]]:
-        """Return for each source axis the canonical axis (x, y, z) it becomes, and whether it is reversed."""
-        return [(int(target), bool(direction < 0)) for target, direction in self._turn]
-
-    def _ends(self, ends: np.ndarray, axis: int, reverse: bool) -> np.ndarray:
-        return self.shape[axis] - 1 - ends[:, ::-1] if reverse else ends
+        return _moved_boxes(boxes, self.to_source)
 
     def same_grid(self, other: Geometry, tolerance: float = 1e-3) -> bool:
         """Return whether another volume has the same shape and place, within ``tolerance`` mm at every corner."""
         if self.shape != other.shape:
             return False
-        corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * [
-            *(n - 1 for n in self.shape),
-            1,
-        ]
+        corners = np.array([*product(*((0, n - 1) for n in self.shape), [1])])
         return bool(np.abs((self.affine - other.affine) @ corners.T).max() <= tolerance)
 
     def to_json(self) -> dict[str, Any]:
@@ -158,8 +144,13 @@ class Geometry:
     @classmethod
     def from_json(cls, value: Mapping[str, Any], source: str = "") -> Geometry:
         """Build from ``{"affine": 4x4, "shape": [I, J, K]}``."""
-        shape: Sequence[int] = value["shape"]
-        return cls(np.asarray(value["affine"]), tuple(shape), source)
+        return cls(np.asarray(value["affine"]), tuple(value["shape"]), source)
+
+
+def _moved_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Move boxes, Nx6, by a 4x4 matrix that permutes, reverses and shifts axes, which is exact."""
+    ends = np.asarray(boxes, np.float64).reshape(-1, 2, 3) @ matrix[:3, :3].T + matrix[:3, 3]
+    return np.concatenate([ends.min(axis=1), ends.max(axis=1)], axis=1)
 
 
 def _is_flat(steps: np.ndarray) -> bool:

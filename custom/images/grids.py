@@ -11,16 +11,13 @@ import numpy as np
 from custom.errors import InputError
 from custom.images.decoding import as_label
 from custom.images.geometry import Geometry
-from custom.images.image import Image, on_grid
+from custom.images.image import Image
 
 
 def grid_shape(shape: Sequence[int], frame: int | None, path: str | Path) -> tuple[int, int, int]:
-    """Return the shape (I, J, K) of one volume of a file, K = 1 for a flat one.
+    """Return the shape (I, J, K) of one volume of a file, K = 1 for a flat one; further axes of one entry are dropped.
 
-    Args:
-        shape: 2D, 3D or 4D; further axes of one entry are dropped.
-        frame: number of the volume along the fourth axis, from 0.
-        path: the file, for the error.
+    ``frame`` is the number of the volume along the fourth axis, from 0.
 
     Raises:
         InputError: another number of axes, no such volume, or several volumes and no ``frame``.
@@ -41,15 +38,9 @@ def grid_shape(shape: Sequence[int], frame: int | None, path: str | Path) -> tup
 
 
 def image_on_grid(array: np.ndarray, geometry: Geometry, *, labels: bool, **facts: Any) -> Image:
-    """Build the image of an array as stored.
+    """Build the image of an array as stored, IxJxK or, with colours, IxJxKxC; ``facts`` are further fields.
 
-    Integers keep their dtype, real numbers become float32.
-
-    Args:
-        array: IxJxK or, with colours, IxJxKxC.
-        geometry: its grid.
-        labels: whether the array must hold ids.
-        facts: further fields of the ``Image``.
+    Integers keep their dtype, real numbers become float32. With ``labels`` the array must hold ids.
 
     Raises:
         InputError: the array is not real, or does not hold ids.
@@ -57,12 +48,10 @@ def image_on_grid(array: np.ndarray, geometry: Geometry, *, labels: bool, **fact
     path = facts["path"]
     if array.dtype.kind not in "biuf":
         raise InputError(path, "dtype", array.dtype, "integers or real numbers")
-    if labels and array.ndim == 4:
-        raise InputError(path, "label", "colours", "integer ids")
     if labels:
         array = as_label(array, path)
     dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):  # values become infinite, which is reported when they are scaled
-        array = on_grid(array.astype(dtype, copy=False), geometry)
+        array = geometry.canonical(array.astype(dtype, copy=False))
     kind = "picture" if len(array) == 1 else "volume"
     return Image(array=array, kind=kind, geometry=geometry, spacing=geometry.spacing, **facts)

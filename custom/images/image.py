@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -95,9 +96,8 @@ class Image:
         Raises:
             InputError: see ``check_boxes``.
         """
-        if self.flat_axis is not None:
-            boxes = _without_axis(boxes, self.flat_axis)
-        return check_boxes(boxes, self.size[::-1], self.path, slice_axis=self._slice_axis)
+        axes = {"slice_axis": self._slice_axis, "flat_axis": self.flat_axis}
+        return check_boxes(boxes, self.size[::-1], self.path, **axes)
 
     def boxes_to_array(self, boxes: np.ndarray) -> np.ndarray:
         """Turn checked boxes to the pixels of ``array``."""
@@ -127,8 +127,8 @@ class Image:
             if low.shape[1] != 3:
                 raise InputError(self.path, "boxes", f"{boxes.shape[1]} numbers in mm", "6 numbers in mm for a grid")
             inverse = np.linalg.inv(self.geometry.affine)
-            corners = np.array([[(low, high)[c >> axis & 1][:, axis] for axis in range(3)] for c in range(8)])
-            placed = np.einsum("ij,cjn->cni", inverse[:3, :3], corners) + inverse[:3, 3]  # 8x3xN -> 8xNx3
+            corners = np.stack([np.where(last, high, low) for last in product((False, True), repeat=3)])  # 8xNx3
+            placed = corners @ inverse[:3, :3].T + inverse[:3, 3]
             ends = np.stack([placed.min(axis=0), placed.max(axis=0)])
             if self.flat_axis is not None:
                 ends = np.delete(ends, self.flat_axis, axis=2)
@@ -173,14 +173,11 @@ class Image:
         affine = self.geometry.affine.copy()
         affine[:3, 3] += affine[:3, 2] * k
         geometry = Geometry(affine, (*self.geometry.shape[:2], 1), self.geometry.source)
-        axis = self.geometry.canonical_axis(2)
-        turned = self.geometry.canonical_boxes(np.array([[0, 0, k, 0, 0, k]]))[0]
-        plane = np.take(self.array, [int(turned[2 - axis])], axis=axis)  # ZxHxW, 1 along the axis
+        plane = self.array[self.geometry.slice_index(k)]  # ZxHxW, 1 along the axis
         grid = Geometry(self.geometry.canonical_affine, plane.shape[2::-1])  # other slices are turned again
-        picture = _turned(plane, grid)[0]
         return replace(
             self,
-            array=picture,
+            array=grid.canonical(plane.swapaxes(0, 2))[0],
             kind="picture",
             geometry=geometry,
             spacing=geometry.spacing[1:],
@@ -189,38 +186,10 @@ class Image:
 
     def slice_name(self, z: int) -> str:
         """Name a slice of ``array`` by the axis and the number it has in the source, e.g. "z 12"."""
-        number = z if self.geometry is None else round(float((self._to_source @ [0, 0, z, 1])[self._slice_axis]))
+        number = z if self.geometry is None else int((self.geometry.to_source @ [0, 0, z, 1])[self._slice_axis])
         return f"{'xyz'[self._slice_axis]} {number}"
-
-    @cached_property
-    def _to_source(self) -> np.ndarray:
-        """Return 4x4, voxel (x, y, z, 1) of the canonical array -> voxel of the source."""
-        return np.linalg.solve(self.geometry.affine, self.geometry.canonical_affine)
 
     @property
     def _slice_axis(self) -> int:
         """The source axis along the slices."""
-        return 2 if self.geometry is None else int(np.abs(self._to_source[:3, 2]).argmax())
-
-
-def on_grid(array: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Turn a source array to the canonical one: IxJxK -> ZxHxW, IxJxKxC -> ZxHxWxC."""
-    if array.ndim == 3:
-        return geometry.canonical(array)
-    return np.stack([geometry.canonical(channel) for channel in np.moveaxis(array, 3, 0)], axis=3)
-
-
-def _turned(plane: np.ndarray, grid: Geometry) -> np.ndarray:
-    """Turn an array (Z, H, W[, C]) on a grid of its own to that grid's canonical array."""
-    return on_grid(plane.transpose(2, 1, 0, *range(3, plane.ndim)), grid)
-
-
-def _without_axis(boxes: object, axis: int) -> object:
-    """Drop the third axis of boxes with 6 numbers if it is 0; ``check_boxes`` handles anything else."""
-    try:
-        array = np.atleast_2d(np.asarray(boxes, np.float64))
-    except (TypeError, ValueError, OverflowError):
-        return boxes
-    if array.ndim == 2 and array.shape[1] == 6 and not array[:, [axis, axis + 3]].any():
-        return np.delete(array, [axis, axis + 3], axis=1)
-    return boxes
+        return 2 if self.geometry is None else int(np.abs(self.geometry.to_source[:3, 2]).argmax())

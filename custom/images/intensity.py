@@ -34,8 +34,8 @@ WINDOWS = {
 }
 
 
-def parse_window(value: str | Sequence[float]) -> Window:
-    """Return the window for a name of ``WINDOWS``, for ``"level,width"`` or for a pair of numbers.
+def parse_window(value: str | Sequence[float] | Window) -> Window:
+    """Return the window for a name of ``WINDOWS``, for ``"level,width"``, a pair of numbers or a ``Window``.
 
     Raises:
         InputError: it is none of these, or the width is not positive.
@@ -44,6 +44,8 @@ def parse_window(value: str | Sequence[float]) -> Window:
         >>> parse_window("40,350")
         Window(level=40.0, width=350.0)
     """
+    if isinstance(value, Window):
+        return value
     if isinstance(value, str) and value in WINDOWS:
         return WINDOWS[value]
     parts = value.split(",") if isinstance(value, str) else value

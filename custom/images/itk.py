@@ -84,15 +84,7 @@ def read_itk(path: str, module: str, decoder: str, declared: Declared, *, frame:
     """Read a volume with one of ITK's decoders.
 
     Pixels of 3 or 4 numbers are colours. Pixels of any other count, and numbers along an axis that the header calls a
-    list, are volumes of a 4D file.
-
-    Args:
-        path: the file with the header.
-        module: name of the format, e.g. "nrrd".
-        decoder: ITK's name of the decoder, e.g. "NrrdImageIO".
-        declared: what the header declares.
-        frame: which volume of a 4D file, from 0.
-        labels: whether the array must hold ids.
+    list, are volumes of a 4D file. ``module`` is the name of the format, ``decoder`` ITK's, e.g. "NrrdImageIO".
 
     Raises:
         InputError: the file cannot be read, is larger than ``custom.limits`` allows, has another shape or kind of
@@ -142,13 +134,6 @@ def write_itk(path: Path, decoder: str, labels: np.ndarray, image: Image, facts:
     """Write a label map on the grid of its image, compressed, with further ``facts`` in the header.
 
     The file appears whole or not at all. The mask of a flat file is flat as well.
-
-    Args:
-        path: the file.
-        decoder: ITK's name of the format.
-        labels: uint8 or uint16, of the size of ``image.array``.
-        image: the segmented image.
-        facts: key -> value.
 
     Raises:
         OSError: the file cannot be written.

@@ -8,14 +8,9 @@ import numpy as np
 
 
 def longest_diameter(mask: np.ndarray, spacing: Sequence[float] | None = None) -> float:
-    """Return the largest distance between the centres of two pixels of a mask that lie in one slice.
+    """Return the largest distance between the centres of two pixels of a mask, HxW or DxHxW, that lie in one slice.
 
-    Args:
-        mask: HxW or DxHxW bool; slices lie along the first axis.
-        spacing: mm along y, x (or z, y, x); None measures in pixels.
-
-    Returns:
-        The distance in mm; 0 for an empty mask or a single pixel.
+    It is in the unit of ``spacing``, mm along y, x (or z, y, x), or in pixels; 0 for an empty mask or a single pixel.
     """
     steps = np.ones(2) if spacing is None else np.asarray(spacing, np.float64)[-2:]
     return max((_diameter(plane, steps) for plane in (mask if mask.ndim == 3 else mask[None])), default=0.0)

@@ -41,10 +41,8 @@ def read_image(
     Raises:
         InputError: the file cannot be read or has an unknown format, or its values cannot be scaled.
     """
-    declared = None if modality is None else canonical_modality(modality, "arguments")
-    shown = window if isinstance(window, Window) else parse_window(window)
-    module = format_of(path)
-    image = module.read(str(path), frame=frame, series=None if series is None else str(series))
+    declared, shown = _declared(modality), parse_window(window)
+    image = format_of(path).read(str(path), frame=frame, series=None if series is None else str(series))
     if declared is not None:
         image = replace(image, modality=declared, modality_source="argument")
     elif image.modality is None:
@@ -70,7 +68,7 @@ def image_of_array(
     if array.ndim not in (2, 3, 4) or not array.size or (array.ndim == 4 and array.shape[3] not in (3, 4)):
         raise InputError("array", "shape", array.shape, "HxW, HxWx3, DxHxW or DxHxWx3")
     volume = array.ndim == 4 or (array.ndim == 3 and array.shape[2] not in (3, 4))
-    declared = None if modality is None else canonical_modality(modality, "arguments")
+    declared = _declared(modality)
     image = Image(
         path="array",
         format="array",
@@ -79,16 +77,14 @@ def image_of_array(
         modality=declared,
         modality_source=declared and "argument",
     )
-    return seen(image, window if isinstance(window, Window) else parse_window(window), suv_max)
+    return seen(image, parse_window(window), suv_max)
 
 
 def read_labels(path: str | PathLike[str], image: Image | None = None) -> Image:
     """Read a label map of any format: the array of ids (Z, H, W), with the grid it is stored on.
 
-    Args:
-        path: the file.
-        image: the image it belongs to. If both have a grid, the label map must lie on the image's grid, but its axes
-            may be stored in another order; the array is canonical for both.
+    If it belongs to an ``image`` and both have a grid, the label map must lie on the image's grid, but its axes may be
+    stored in another order; the array is canonical for both.
 
     Raises:
         InputError: the file cannot be read, holds no ids, or lies on another grid than the image.
@@ -123,6 +119,10 @@ def named_modality(path: str | PathLike[str], *, strict: bool = False) -> str | 
         if strict:
             raise
         return None
+
+
+def _declared(modality: str | None) -> str | None:
+    return None if modality is None else canonical_modality(modality, "arguments")
 
 
 def _check_grid(found: Geometry, allowed: Geometry, path: str | PathLike[str]) -> None:

@@ -21,11 +21,8 @@ def suv_factor(headers: Sequence[Dataset]) -> float | None:
     day of the scan, or on the day before if its time of day is later than the scan's. Tags: DICOM PS3.3, C.8.9.1
     (series) and C.8.9.2 (isotope).
 
-    Args:
-        headers: of every file of the series.
-
-    Returns:
-        The factor, or None if a required tag is missing, empty or makes no sense.
+    ``headers`` are those of every file of the series. None means that a required tag is missing, empty or makes no
+    sense.
     """
     first = headers[0]
     doses = first.get("RadiopharmaceuticalInformationSequence") or []

@@ -21,12 +21,9 @@ _CODES_BETWEEN = 48  # smallest average number of codes between two Clears, afte
 
 
 def check_codes(data: bytes, path: str | PathLike[str], *, reverse_bits: bool = False) -> None:
-    """Check that the first code after each Clear stands for one byte, or ends the data.
+    """Check that the first code after each Clear of a stored strip or tile stands for one byte, or ends the data.
 
-    Args:
-        data: a strip or tile as stored.
-        path: where it is from, for the error.
-        reverse_bits: the lowest bit of a byte is the first one (FillOrder 2).
+    ``reverse_bits`` means that the lowest bit of a byte is the first one (FillOrder 2).
 
     Raises:
         InputError: another code there, or too many Clears for the table to be of use.

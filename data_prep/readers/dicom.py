@@ -11,7 +11,7 @@ from custom.errors import InputError
 from custom.images.dicom import list_series, read_series
 from custom.images.dicom_files import SeriesFiles
 from custom.images.dicom_labels import LABEL_READERS, label_references
-from custom.images.image import Image
+from custom.images.formats.dicom import image_of
 from custom.modalities import MODALITIES, canonical_modality
 from data_prep.readers.base import Case, Reader, Source, safe_name
 from data_prep.readers.names import ALL_IDS, parse_names
@@ -88,16 +88,12 @@ class DicomReader(Reader):
             allowed = f"a known one, or one of {', '.join(MODALITIES)} as the option modality"
             raise InputError(files[0], "Modality", repr(series.kind), allowed)
         label, names = LABEL_READERS[source.entry["kind"]](label_file, series)
-        kind, grid = "picture" if len(series.array) == 1 else "volume", series.geometry
-        image = Image(
-            path=files[0], format="dicom", array=series.array, kind=kind, geometry=grid, spacing=series.spacing
-        )
         return Case(
             name=source.name,
             modality=modality,
             dataset=self.name,
             split=None,
-            image=image,
+            image=image_of(series, files[0]),
             label=label,
             label_file=label_file,
             names=names | {int(key): name for key, name in source.entry["names"].items()},

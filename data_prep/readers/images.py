@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from custom.errors import InputError
@@ -107,7 +108,7 @@ class ImagesReader(Reader):
                 yield Source(str(path), error=error)
                 continue
             names.add(name)
-            entry = {"image": str(path), "masks": files, "split": split, "rules": self.rules.to_json()}
+            entry = {"image": str(path), "masks": files, "split": split, "rules": asdict(self.rules)}
             yield Source(name, entry, (str(path), *files))
         for path in alone:
             error = InputError(path, "image", "none", f"a picture of the same name in {folder / self.images}")

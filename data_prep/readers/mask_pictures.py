@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -54,10 +53,6 @@ class MaskRules:
     kind: str
     palette: dict[int, str] | None
     names: dict[int | str, str] | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the rules as JSON values."""
-        return asdict(self)
 
     @property
     def one_name(self) -> str | None:

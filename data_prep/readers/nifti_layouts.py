@@ -47,6 +47,9 @@ class Layout(ABC):
     """A data set with one of the layouts.
 
     Attributes:
+        src: its folder.
+        index: its ``dataset.json``.
+        metadata: the content of that file; None if it has another layout.
         channels: name of each channel of an image; None if the data set names none (one channel).
         stacked: the channels are the volumes of one 4D file.
     """
@@ -54,13 +57,16 @@ class Layout(ABC):
     channels: Sequence[str] | None = None
     stacked = False
 
+    def __init__(self, src: Path, metadata: Mapping[str, Any] | None = None) -> None:
+        self.src, self.index, self.metadata = src, src / INDEX, metadata
+
     def label_names(self) -> dict[int | str, str]:
         """Return id -> name; ``"*"`` names every other id.
 
         Raises:
             InputError: they are malformed, or a name stands for several ids.
         """
-        return {"*": "object"}
+        return {"*": "object"} if self.metadata is None else _label_names(self.metadata, self.index)
 
     @abstractmethod
     def pairs(self) -> Iterator[Pair]:
@@ -75,16 +81,13 @@ class NnUNetLayout(Layout):
     """``imagesTr/CASE_0000.nii.gz`` with one file per channel, and ``labelsTr/CASE.nii.gz``."""
 
     def __init__(self, src: Path, metadata: Mapping[str, Any]) -> None:
-        self.images, self.labels, self.index, self._metadata = src / "imagesTr", src / "labelsTr", src / INDEX, metadata
+        super().__init__(src, metadata)
+        self.images, self.labels = src / "imagesTr", src / "labelsTr"
         channels = _channels(metadata, "channel_names", self.index)
         self.channels = ["RGB"] if [name.lower() for name in channels] in _COLOURS else channels
         self.ending = metadata.get("file_ending")
         if self.ending not in endings():
             raise InputError(self.index, "file_ending", repr(self.ending), ", ".join(endings()))
-
-    def label_names(self) -> dict[int | str, str]:
-        """Return id -> name."""
-        return _label_names(self._metadata, self.index)
 
     def pairs(self) -> Iterator[Pair]:
         """List the cases that have an image or a label."""
@@ -106,7 +109,7 @@ class DecathlonLayout(Layout):
     """Lists of image and label files in ``dataset.json``; an image of several modalities is 4D."""
 
     def __init__(self, src: Path, metadata: Mapping[str, Any]) -> None:
-        self.src, self.index, self._metadata = src, src / INDEX, metadata
+        super().__init__(src, metadata)
         self.channels = _channels(metadata, "modality", self.index)
         self.stacked = len(self.channels) > 1
         validation = metadata.get("validation")
@@ -115,31 +118,26 @@ class DecathlonLayout(Layout):
             if not isinstance(metadata[key], list):
                 raise InputError(self.index, key, type(metadata[key]).__name__, "a list of image and label files")
 
-    def label_names(self) -> dict[int | str, str]:
-        """Return id -> name."""
-        return _label_names(self._metadata, self.index)
-
     def pairs(self) -> Iterator[Pair]:
         """List the entries of the training and the validation list."""
         known = endings()
         for key, split in self._lists.items():
-            for number, entry in enumerate(self._metadata[key]):
+            for number, entry in enumerate(self.metadata[key]):
                 files = [entry.get(kind) for kind in ("image", "label")] if isinstance(entry, dict) else []
                 paths = [self.src / file for file in files if isinstance(file, str) and has_ending(file, known)]
                 if len(paths) == 2 and all(is_inside(path, self.src) for path in paths):
                     image, label = paths
                     yield _pair(stem(image), [image] * len(self.channels), label, split)
                 else:
-                    where = f"{key}[{number}]"
-                    allowed = f"image and label inside {self.src}, each one of {kinds()}"
-                    error = InputError(self.index, where, entry, allowed)
-                    yield Pair(where, split=split, error=error)
+                    where, allowed = f"{key}[{number}]", f"image and label inside {self.src}, each one of {kinds()}"
+                    yield Pair(where, split=split, error=InputError(self.index, where, entry, allowed))
 
 
 class PlainLayout(Layout):
     """A folder of images and one of labels, paired by file name; also below ``train`` and ``val``."""
 
     def __init__(self, src: Path, images: str, labels: str) -> None:
+        super().__init__(src)
         roots = {src: None, src / TRAIN: TRAIN, src / VALIDATION: VALIDATION}
         self.roots = {root: split for root, split in roots.items() if (root / images).is_dir()}
         self.images, self.labels = images, labels
@@ -204,9 +202,8 @@ def _label_names(metadata: Mapping[str, Any], index: Path) -> dict[int | str, st
         elif is_id(str(one)):  # nnU-Net: name -> id
             number, name = int(one), key
         else:
-            raise InputError(
-                index, f"labels.{key}", value, "one id; if a name stands for several, name the ids (names)"
-            )
+            allowed = "one id; if a name stands for several, name the ids (names)"
+            raise InputError(index, f"labels.{key}", value, allowed)
         if number and name.lower() not in _NOT_LABELS:
             names[number] = name
     if not names:

@@ -1,18 +1,7 @@
 """The image formats, one module each, and their registry.
 
-A new format is a module here and its test; nothing else changes. A module is a ``Format``:
-
-- ``ENDINGS``: endings of file names, in lower case; empty if only masks are written.
-- ``DESCRIPTION``: text for errors, e.g. "NRRD (.nrrd, .nhdr)"; empty if only masks are written.
-- ``MASK``: the name of its masks for ``--format``, or None if no masks are written.
-- ``recognises(path)``: whether the file or folder has this format, by its name if possible.
-- ``read(path, frame=None, series=None, labels=False)``: the values as stored, as an ``Image`` whose array is (Z, H, W)
-  or (Z, H, W, C); with ``labels`` integer ids (Z, H, W).
-- ``mask_ending(image)``: the ending of a mask's file name.
-- ``mask_problem(image)``: why this image cannot have such a mask, checked before the network runs; else None.
-- ``write_mask(path, labels, names, image)``: write a label map of the size of ``image.array``, whole or not at all.
-
-Modules import their decoders when they first decode, so that importing the registry takes no time.
+A new format is a module here, which offers what ``Format`` lists, and its test; nothing else changes. Modules import
+their decoders when they first decode, so that importing the registry takes no time.
 """
 
 from __future__ import annotations
@@ -20,10 +9,10 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -35,18 +24,35 @@ _FALLBACKS = ("nifti", "png", "tiff")
 
 
 class Format(Protocol):
-    """What a module of this package offers; see the package."""
+    """What a module of this package offers.
+
+    Attributes:
+        ENDINGS: endings of file names, in lower case; empty if only masks are written.
+        DESCRIPTION: text for errors, e.g. "NRRD (.nrrd, .nhdr)"; empty if only masks are written.
+        MASK: the name of its masks for ``--format``, or None if no masks are written.
+    """
 
     ENDINGS: tuple[str, ...]
     DESCRIPTION: str
     MASK: str | None
 
     def recognises(self, path: str) -> bool:
-        """Return whether a file or folder has this format."""
+        """Return whether a file or folder has this format, by its name if possible."""
         ...
 
     def read(self, path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
-        """Read the values as stored."""
+        """Read the values as stored: (Z, H, W) or (Z, H, W, C).
+
+        Args:
+            path: the file or folder.
+            frame: which volume of a 4D file, from 0.
+            series: the UID, number or description of the DICOM series to read.
+            labels: whether the array must hold integer ids, (Z, H, W).
+
+        Raises:
+            InputError: it cannot be read, is larger than ``custom.limits`` allows, holds no ids, or has no choice of
+                frame or series.
+        """
         ...
 
     def mask_ending(self, image: Image) -> str:
@@ -54,12 +60,33 @@ class Format(Protocol):
         ...
 
     def mask_problem(self, image: Image) -> str | None:
-        """Return why an image cannot have such a mask, or None."""
+        """Return why an image cannot have such a mask, checked before the network runs; else None."""
         ...
 
     def write_mask(self, path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
-        """Write a label map."""
+        """Write a label map, whole or not at all.
+
+        Args:
+            path: has the ending of ``mask_ending``.
+            labels: uint8 or uint16, of the size of ``image.array``.
+            names: value -> name of each object; not every format stores them.
+            image: the segmented image.
+
+        Raises:
+            InputError: the image cannot have such a mask.
+            OSError: the file cannot be written.
+        """
         ...
+
+
+def file_ending(endings: tuple[str, ...]) -> Callable[[str], bool]:
+    """Make a ``recognises`` for files whose names have one of some endings."""
+    return lambda path: has_ending(path, endings) and os.path.isfile(path)
+
+
+def always(value: Any) -> Callable[[Any], Any]:
+    """Make a ``mask_ending``, ``mask_problem`` or ``recognises`` that returns the same for everything."""
+    return lambda _: value
 
 
 @cache
@@ -154,7 +181,8 @@ def mask_format(image: Image, name: str | None = None) -> tuple[Format, str | No
         module = mask_formats()[check_mask_format(name)]
         problem = module.mask_problem(image)
         if problem:
-            raise InputError(image.path, f"format {name}", problem, f"{_possible(image)}")
+            possible = (other for other, module in sorted(mask_formats().items()) if module.mask_problem(image) is None)
+            raise InputError(image.path, f"format {name}", problem, ", ".join(possible))
         return module, None
     own = formats().get(image.format)
     reason = None if own is None or own.MASK is None else own.mask_problem(image)
@@ -167,7 +195,3 @@ def fallback_format(image: Image) -> Format:
     """Return a format that can hold the mask of any image: NIfTI if it has a grid, else PNG or TIFF."""
     order = _FALLBACKS if image.geometry is not None else _FALLBACKS[1:]
     return next(module for module in map(mask_formats().get, order) if module.mask_problem(image) is None)
-
-
-def _possible(image: Image) -> str:
-    return ", ".join(name for name, module in sorted(mask_formats().items()) if module.mask_problem(image) is None)

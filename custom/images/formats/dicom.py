@@ -13,6 +13,7 @@ import numpy as np
 from custom.errors import InputError
 from custom.images.decoding import decoding, no_choice
 from custom.images.dicom_mark import DIRECTORY_NAME, ENDINGS, FIRST_BYTES, is_dicom
+from custom.images.formats import always
 from custom.images.image import Image
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = f"DICOM ({', '.join(ENDINGS)}, a folder or a {DIRECTORY_NAME})"
 MASK = "seg"
+
+mask_ending = always(ENDINGS[0])
 
 
 def recognises(path: str) -> bool:
@@ -32,17 +35,13 @@ def recognises(path: str) -> bool:
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
-    """Read a series; see ``custom.images.dicom.read_series``.
+    """Read a series of a file, a folder or a DICOMDIR; see ``custom.images.dicom.read_series``.
 
-    The notes hold ``series`` (uid, description, dicom_modality); for several slices ``slices`` (z as in boxes,
-    InstanceNumber, SOPInstanceUID and, in a multi-frame file, frame); ``warning_modality`` if DICOM's Modality is
-    not one of the eleven; and ``unreadable``, a line for each other file of a folder that cannot be read.
-
-    Args:
-        path: a file, a folder or a DICOMDIR.
-        frame: must be None: the frames of a file are its slices.
-        series: the UID, number or description of the series to read if there are several.
-        labels: must be False: a label object cannot be placed without its image, see ``read_label_object``.
+    There is no choice of a frame: the frames of a file are its slices. A label object cannot be placed without its
+    image; see ``read_label_object``. The notes hold ``series`` (uid, description, dicom_modality); for several slices
+    ``slices`` (z as in boxes, InstanceNumber, SOPInstanceUID and, in a multi-frame file, frame); ``warning_modality``
+    if DICOM's Modality is not one of the eleven; and ``unreadable``, a line for each other file of a folder that cannot
+    be read.
 
     Raises:
         InputError: not exactly one image series, no evenly spaced volume, or ``labels`` or a frame was given.
@@ -52,20 +51,23 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
     no_choice(path, frame=frame)
     if labels:
         raise InputError(path, "label", "a DICOM object without its image", "a SEG or RTSTRUCT beside its image series")
-    found = read_series(path, series)
-    single = len(found.array) == 1 if found.geometry is None else 1 in found.geometry.shape
+    return image_of(read_series(path, series), path)
+
+
+def image_of(series: DicomSeries, path: str) -> Image:
+    """Return the image of a series that was read from a path."""
     return Image(
         path=path,
         format="dicom",
-        array=found.array,
-        kind="picture" if single else "volume",
-        geometry=found.geometry,
-        spacing=found.spacing,
-        modality=found.modality,
-        modality_source=found.modality and "DICOM",
+        array=series.array,
+        kind="picture" if len(series.array) == 1 else "volume",
+        geometry=series.geometry,
+        spacing=series.spacing,
+        modality=series.modality,
+        modality_source=series.modality and "DICOM",
         # A mask needs only the shape of the values; keeping them would double the memory.
-        source=replace(found, array=np.broadcast_to(found.array.dtype.type(0), found.array.shape)),
-        notes=_notes(found),
+        source=replace(series, array=np.broadcast_to(series.array.dtype.type(0), series.array.shape)),
+        notes=_notes(series),
     )
 
 
@@ -83,16 +85,11 @@ def read_label_object(path: str | os.PathLike[str], image: Image) -> tuple[np.nd
 
     if image.format != "dicom":
         raise InputError(path, "image", image.path, "the DICOM series that the labels were drawn on")
-    header = read_header(path, ("Modality", "SeriesInstanceUID"))
+    header = read_header(path, ["Modality", "SeriesInstanceUID"])
     kind = "" if header is None else text_of(header, "Modality")
     if kind not in LABEL_READERS:
         raise InputError(path, "Modality", repr(kind), " or ".join(LABEL_READERS))
     return LABEL_READERS[kind](path, image.source)
-
-
-def mask_ending(image: Image) -> str:
-    """Return the ending of a SEG's file name."""
-    return ENDINGS[0]
 
 
 def mask_problem(image: Image) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from custom.errors import InputError
 from custom.images.decoding import check_room, decoding, no_choice
-from custom.images.formats import has_ending
+from custom.images.formats import always, file_ending
 from custom.images.image import Image
 from custom.images.itk import LONGEST_HEADER, Declared, data_file, read_itk, read_start, write_itk
 
@@ -44,20 +44,13 @@ _PLACE = {
     **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 2),
 }
 
-
-def recognises(path: str) -> bool:
-    """Return whether a file name has an ending of MetaImage."""
-    return has_ending(path, ENDINGS) and os.path.isfile(path)
+recognises = file_ending(ENDINGS)
+mask_ending = always(".mha")
+mask_problem = always(None)  # every image has a grid, at least that of a picture
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
     """Read a volume or picture.
-
-    Args:
-        path: ``.mha`` or ``.mhd``.
-        frame: which volume of a 4D file, from 0.
-        series: refused.
-        labels: whether the array must hold ids.
 
     Raises:
         InputError: see ``custom.images.itk.read_itk``; or the header names a file outside its own folder.
@@ -67,28 +60,8 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
         return read_itk(path, "metaimage", _DECODER, _declared(path), frame=frame, labels=labels)
 
 
-def mask_ending(image: Image) -> str:
-    """Return the ending of a mask."""
-    return ".mha"
-
-
-def mask_problem(image: Image) -> str | None:
-    """Return None: every image has a grid, at least that of a picture."""
-    return None
-
-
 def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
-    """Write a label map, whole or not at all.
-
-    Args:
-        path: ends in ``.mha``.
-        labels: uint8 or uint16, of the size of ``image.array``.
-        names: not stored.
-        image: the segmented image.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write a label map, whole or not at all; names are not stored."""
     write_itk(path, _DECODER, labels, image, {})
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from custom.atomic_write import write_whole
 from custom.images.decoding import check_room, check_size, decoding, no_choice
-from custom.images.formats import has_ending
+from custom.images.formats import always, file_ending, has_ending
 from custom.images.geometry import Geometry
 from custom.images.grids import grid_shape, image_on_grid
 from custom.images.image import Image
@@ -24,20 +22,13 @@ MASK = "mgz"
 
 _COMPRESSION = 6
 
-
-def recognises(path: str) -> bool:
-    """Return whether a file name has an ending of FreeSurfer's volumes."""
-    return has_ending(path, ENDINGS) and os.path.isfile(path)
+recognises = file_ending(ENDINGS)
+mask_ending = always(".mgz")
+mask_problem = always(None)  # every image has a grid, at least that of a picture
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
     """Read a volume.
-
-    Args:
-        path: ``.mgz`` or ``.mgh``.
-        frame: which volume of a 4D file, from 0.
-        series: refused.
-        labels: whether the array must hold ids.
 
     Raises:
         InputError: the file cannot be read, is larger than ``custom.limits`` allows, has no usable affine, is 4D with
@@ -71,44 +62,20 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
         )
 
 
-def mask_ending(image: Image) -> str:
-    """Return the ending of a mask."""
-    return ".mgz"
-
-
-def mask_problem(image: Image) -> str | None:
-    """Return None: every image has a grid, at least that of a picture."""
-    return None
-
-
 def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
     """Write a label map, with the header of an image of FreeSurfer: uint8, or int32 for ids above 255.
 
-    The file appears whole or not at all. The same labels give the same bytes.
-
-    Args:
-        path: ends in ``.mgz``.
-        labels: uint8 or uint16, of the size of ``image.array``.
-        names: not stored.
-        image: the segmented image.
-
-    Raises:
-        OSError: the file cannot be written.
+    The file appears whole or not at all. The same labels give the same bytes. Names are not stored.
     """
     from nibabel.freesurfer.mghformat import MGHImage
 
     stored = image.to_ijk(labels)
     stored = stored if stored.dtype == np.uint8 else stored.astype(np.int32)  # few tools read MGH's uint16
-    if image.format == "mgh" and image.stored_shape == tuple(image.source["dims"][:3]):
+    header = None
+    if image.format == "mgh" and image.stored_shape == tuple(image.source["dims"][:3]):  # no slice out of a volume
         header = image.source.copy()
-    else:  # another format, or a slice taken out of a volume
-        header = MGHImage(stored, image.grid.affine).header
-    header.set_data_dtype(stored.dtype)
-    header["dims"] = (*stored.shape, 1)
-    file = BytesIO()
-    header.writehdr_to(file)
-    file.seek(header.get_data_offset())
-    file.write(stored.astype(header.get_data_dtype()).tobytes(order="F"))
-    header.writeftr_to(file)
-    content = gzip.compress(file.getvalue(), _COMPRESSION, mtime=0)
+        header["dims"] = (*stored.shape, 1)
+    mask = MGHImage(stored, image.grid.affine, header)
+    mask.set_data_dtype(stored.dtype)
+    content = gzip.compress(mask.to_bytes(), _COMPRESSION, mtime=0)
     write_whole(path, lambda whole: whole.write(content))

@@ -20,7 +20,7 @@ from nibabel.spm2analyze import Spm2AnalyzeHeader
 from custom.atomic_write import write_whole
 from custom.errors import InputError
 from custom.images.decoding import check_room, check_size, decoding, no_choice
-from custom.images.formats import has_ending
+from custom.images.formats import always, file_ending, has_ending
 from custom.images.geometry import Geometry
 from custom.images.grids import grid_shape, image_on_grid
 from custom.images.image import Image
@@ -37,23 +37,15 @@ _MILLIMETRES = {"meter": 1e3, "micron": 1e-3}
 _COMPRESSION = 6
 _LONGEST_AXIS = 2**15 - 1  # of NIfTI-1
 
-
-def recognises(path: str) -> bool:
-    """Return whether a file name has an ending of NIfTI or Analyze."""
-    return has_ending(path, ENDINGS) and os.path.isfile(path)
+recognises = file_ending(ENDINGS)
+mask_problem = always(None)  # every image has a grid, at least that of a picture
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
     """Read a volume with the header's scaling applied.
 
     A file without an orientation (``sform_code`` and ``qform_code`` 0) gets nibabel's default affine, and so does
-    Analyze, which has none.
-
-    Args:
-        path: a file, or either half of a pair.
-        frame: which volume of a 4D file, from 0.
-        series: refused.
-        labels: whether the array must hold ids.
+    Analyze, which has none. ``path`` may be either half of a pair.
 
     Raises:
         InputError: the file cannot be read, is larger than ``custom.limits`` allows, has another shape, is not real,
@@ -90,24 +82,11 @@ def mask_ending(image: Image) -> str:
     return ".hdr" if image.format == "nifti" and has_ending(image.path, _PAIR) else ".nii.gz"
 
 
-def mask_problem(image: Image) -> str | None:
-    """Return None: every image has a grid, at least that of a picture."""
-    return None
-
-
 def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
     """Write a label map, with the header of a NIfTI image, so that every reader places both alike.
 
-    The file appears whole or not at all. The same labels give the same bytes.
-
-    Args:
-        path: ends in ``.nii``, ``.nii.gz`` or, for the mask of a pair, ``.hdr``; the ``.img`` is written beside it.
-        labels: uint8 or uint16, of the size of ``image.array``.
-        names: not stored.
-        image: the segmented image.
-
-    Raises:
-        OSError: the file cannot be written.
+    The file appears whole or not at all. The same labels give the same bytes. Names are not stored. If ``path`` is a
+    ``.hdr``, the ``.img`` is written beside it.
     """
     if image.format == "nifti" and image.stored_shape == _stored_shape(image.source):
         stored, header = image.to_source(labels), image.source.copy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from custom.atomic_write import write_whole
 from custom.errors import InputError
 from custom.images.arrays import read_npz_arrays
 from custom.images.decoding import as_label, check_size, no_choice
-from custom.images.formats import has_ending
+from custom.images.formats import always, file_ending
 from custom.images.image import Image
 
 ENDINGS = (".npz",)
@@ -22,10 +21,9 @@ MASK = "npz"
 _LAYOUTS = "imgs (HxW, HxWx3 or DxHxW) and boxes (Nx4 or Nx6)"
 _LABELS = ("segs", "gts")  # of a result, and of the challenge
 
-
-def recognises(path: str) -> bool:
-    """Return whether a file name has the ending of an npz."""
-    return has_ending(path, ENDINGS) and os.path.isfile(path)
+recognises = file_ending(ENDINGS)
+mask_ending = always(".npz")
+mask_problem = always(None)
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
@@ -59,28 +57,10 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
     )
 
 
-def mask_ending(image: Image) -> str:
-    """Return the ending of a mask's file name."""
-    return ".npz"
-
-
-def mask_problem(image: Image) -> None:
-    """Return None: every image can have an npz mask."""
-
-
 def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
-    """Write a label map as ``segs``.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    write_segs(path, image.to_zyx(labels))
-
-
-def write_segs(path: Path, labels: np.ndarray) -> None:
     """Write a label map as ``segs``, uint8 if its values allow it; the file appears whole or not at all."""
     small = labels.astype(np.uint8 if labels.max() <= np.iinfo(np.uint8).max else np.uint16)
-    write_whole(path, lambda file: np.savez_compressed(file, segs=small))
+    write_whole(path, lambda file: np.savez_compressed(file, segs=image.to_zyx(small)))
 
 
 def _is_volume(imgs: np.ndarray, boxes: np.ndarray | None, name: str) -> bool:

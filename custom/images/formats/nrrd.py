@@ -11,7 +11,7 @@ import numpy as np
 
 from custom.errors import InputError
 from custom.images.decoding import decoding, no_choice
-from custom.images.formats import has_ending
+from custom.images.formats import always, file_ending
 from custom.images.image import Image
 from custom.images.itk import LONGEST_HEADER, Declared, data_file, read_itk, read_start, write_itk
 
@@ -22,20 +22,13 @@ MASK = "nrrd"
 _DECODER = "NrrdImageIO"
 _ENCODINGS = {"raw": False, "gzip": True, "gz": True}  # -> deflated; ITK reads the others slowly or not at all
 
-
-def recognises(path: str) -> bool:
-    """Return whether a file name has an ending of NRRD."""
-    return has_ending(path, ENDINGS) and os.path.isfile(path)
+recognises = file_ending(ENDINGS)
+mask_ending = always(".nrrd")
+mask_problem = always(None)  # every image has a grid, at least that of a picture
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
     """Read a volume or picture.
-
-    Args:
-        path: ``.nrrd`` or ``.nhdr``.
-        frame: which volume of a 4D file, from 0.
-        series: refused.
-        labels: whether the array must hold ids.
 
     Raises:
         InputError: see ``custom.images.itk.read_itk``; or the header names a file outside its own folder.
@@ -45,28 +38,8 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
         return read_itk(path, "nrrd", _DECODER, _declared(path), frame=frame, labels=labels)
 
 
-def mask_ending(image: Image) -> str:
-    """Return the ending of a mask."""
-    return ".nrrd"
-
-
-def mask_problem(image: Image) -> str | None:
-    """Return None: every image has a grid, at least that of a picture."""
-    return None
-
-
 def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
-    """Write a label map, whole or not at all.
-
-    Args:
-        path: ends in ``.nrrd``.
-        labels: uint8 or uint16, of the size of ``image.array``.
-        names: value -> name of each object.
-        image: the segmented image.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write a label map with the names of its segments, whole or not at all."""
     extent = " ".join(f"0 {n - 1}" for n in image.grid.shape)
     facts = {}
     for n, (value, name) in enumerate(names.items()):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +12,9 @@ import numpy as np
 from custom.atomic_write import write_whole
 from custom.errors import InputError
 from custom.images.colours import colour_table
-from custom.images.decoding import as_label, check_size, decoding, no_choice
-from custom.images.formats import has_ending
+from custom.images.decoding import ORIENTATION_TAG, as_label, check_size, decoding, no_choice, upright
+from custom.images.formats import always, file_ending
 from custom.images.image import Image
-from custom.images.orientation import ORIENTATION_TAG, upright
 from custom.limits import PIXELS
 
 if TYPE_CHECKING:
@@ -31,10 +28,8 @@ _PLAIN_MODES = {"L", "RGB", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 #: The formats that Pillow may open: for some others (EPS) it starts programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 
-
-def recognises(path: str) -> bool:
-    """Return whether a file name has an ending of a picture."""
-    return has_ending(path, ENDINGS) and os.path.isfile(path)
+recognises = file_ending(ENDINGS)
+mask_ending = always(".png")
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
@@ -47,23 +42,24 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
         InputError: the file cannot be read, is larger than ``custom.limits`` allows or animated, ``labels`` for a
             colour picture, or a frame or series is chosen.
     """
+    import PIL.Image
+
     no_choice(path, frame=frame, series=series)
-    with _picture(path, "label picture" if labels else "picture") as picture:
-        picture.load()  # PNG may store EXIF after the pixels
-        orientation = _orientation(picture)
-        if not labels and picture.mode not in _PLAIN_MODES:
-            picture = picture.convert("L" if picture.mode in ("1", "LA", "La") else "RGB")
-        array, notes = upright(np.asarray(picture)[None], orientation)  # HxW[x3] -> 1xHxW[x3]
+    with decoding(path, "label picture" if labels else "picture"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # check_size raises an error instead
+        PIL.Image.MAX_IMAGE_PIXELS = PIXELS.value  # Pillow itself refuses twice this number
+        with PIL.Image.open(path, formats=_FORMATS) as picture:
+            check_size((1, picture.height, picture.width), path, itemsize=4)
+            if picture.format == "WEBP" and picture.n_frames > 1:
+                raise InputError(path, "frames", f"an animation of {picture.n_frames}", "one picture")
+            picture.load()  # PNG may store EXIF after the pixels
+            orientation = _orientation(picture)
+            if not labels and picture.mode not in _PLAIN_MODES:
+                picture = picture.convert("L" if picture.mode in ("1", "LA", "La") else "RGB")
+            array, notes = upright(np.asarray(picture)[None], orientation)  # HxW[x3] -> 1xHxW[x3]
     if labels:
-        if array.ndim != 3:
-            raise InputError(path, "label", f"{array.shape[-1]} channels", "one channel of integer ids")
         array = as_label(array, path)
     return Image(path=str(path), format="pictures", array=array, kind="picture", notes=notes)
-
-
-def mask_ending(image: Image) -> str:
-    """Return the ending of a mask's file name."""
-    return ".png"
 
 
 def mask_problem(image: Image) -> str | None:
@@ -72,11 +68,7 @@ def mask_problem(image: Image) -> str | None:
 
 
 def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
-    """Write a label map as a PNG whose values are the labels: 8-bit with a colour table, or 16-bit grey.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write a label map as a PNG whose values are the labels: 8-bit with a colour table, or 16-bit grey."""
     import PIL.Image
 
     labels = image.to_zyx(labels)
@@ -84,20 +76,6 @@ def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: 
     if labels.dtype == np.uint8:
         picture.putpalette(colour_table().tobytes())
     write_whole(path, lambda file: picture.save(file, "PNG"))
-
-
-@contextmanager
-def _picture(path: str, kind: str) -> Iterator[PIL.Image.Image]:
-    import PIL.Image
-
-    with decoding(path, kind), warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # check_size raises an error instead
-        PIL.Image.MAX_IMAGE_PIXELS = PIXELS.value  # Pillow itself refuses twice this number
-        with PIL.Image.open(path, formats=_FORMATS) as picture:
-            check_size((1, picture.height, picture.width), path, itemsize=4)
-            if picture.format == "WEBP" and picture.n_frames > 1:
-                raise InputError(path, "frames", f"an animation of {picture.n_frames}", "one picture")
-            yield picture
 
 
 def _orientation(picture: PIL.Image.Image) -> object:

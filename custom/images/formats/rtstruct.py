@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from custom.errors import InputError
+from custom.images.formats import always
 from custom.images.image import Image
 
 ENDINGS: tuple[str, ...] = ()
 DESCRIPTION = ""
 MASK = "rtstruct"
 
-
-def recognises(path: str) -> bool:
-    """Return False: a structure set is not an image; ``dicom_labels`` reads its labels."""
-    return False
+recognises = always(False)  # a structure set is not an image; ``dicom_labels`` reads its labels
+mask_ending = always(".dcm")
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
@@ -27,11 +26,6 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
         InputError: always.
     """
     raise InputError(path, "file", "a structure set", "an image; structure sets are only written")
-
-
-def mask_ending(image: Image) -> str:
-    """Return ``.dcm``."""
-    return ".dcm"
 
 
 def mask_problem(image: Image) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -12,11 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from custom.atomic_write import write_whole
-from custom.errors import InputError
-from custom.images.decoding import as_label, no_choice
-from custom.images.formats import has_ending
+from custom.images.decoding import ORIENTATION_TAG, as_label, no_choice, upright
+from custom.images.formats import always, file_ending
 from custom.images.image import Image
-from custom.images.orientation import ORIENTATION_TAG, upright
 
 if TYPE_CHECKING:
     import tifffile
@@ -29,10 +26,9 @@ MASK = "tiff"
 _MILLIMETRES = {"nm": 1e-6, "um": 1e-3, "µm": 1e-3, "micron": 1e-3, "microns": 1e-3, "mm": 1.0, "cm": 10.0}
 _MILLIMETRES |= {"millimeter": 1.0, "centimeter": 10.0, "m": 1000.0}
 
-
-def recognises(path: str) -> bool:
-    """Return whether a file name has an ending of TIFF."""
-    return has_ending(path, ENDINGS) and os.path.isfile(path)
+recognises = file_ending(ENDINGS)
+mask_ending = always(".tif")
+mask_problem = always(None)
 
 
 def read(path: str, *, frame: int | None = None, series: str | None = None, labels: bool = False) -> Image:
@@ -60,28 +56,13 @@ def read(path: str, *, frame: int | None = None, series: str | None = None, labe
             if spacing is not None and notes and orientation >= 5:  # rows and columns are exchanged
                 spacing = (spacing[0], spacing[2], spacing[1])
     if labels:
-        if array.ndim != 3:
-            raise InputError(path, "label", f"{array.shape[-1]} channels", "one channel of integer ids")
         array = as_label(array, path)
     kind = "picture" if len(array) == 1 else "volume"
     return Image(path=str(path), format="tiff", array=array, kind=kind, spacing=spacing, notes=notes)
 
 
-def mask_ending(image: Image) -> str:
-    """Return the ending of a mask's file name."""
-    return ".tif"
-
-
-def mask_problem(image: Image) -> None:
-    """Return None: every image can have a TIFF mask."""
-
-
 def write_mask(path: Path, labels: np.ndarray, names: Mapping[int, str], image: Image) -> None:
-    """Write a label map as an ImageJ stack, which can hold the spacing.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write a label map as an ImageJ stack, which can hold the spacing."""
     import tifffile
 
     labels, content = image.to_zyx(labels), BytesIO()

@@ -326,7 +326,7 @@ def test_many_large_structures(tmp_path, write_stack, monkeypatch):
     points = (corners @ series.geometry.affine.T)[:, :3] * (-1, -1, 1)
     contour = Dataset()
     contour.ContourGeometricType, contour.ContourData = "CLOSED_PLANAR", [f"{x:.4f}" for x in points.ravel()]
-    (patch,) = dicom_rtstruct._fill("x", [contour], "a", series)
+    ((_, mask),) = dicom_rtstruct._fill("x", [contour], "a", series)
     structures = Dataset()
     structures.ROIContourSequence, structures.StructureSetROISequence = [Dataset()], [Dataset()]
     structures.ROIContourSequence[0].ReferencedROINumber = structures.StructureSetROISequence[0].ROINumber = 1
@@ -335,7 +335,7 @@ def test_many_large_structures(tmp_path, write_stack, monkeypatch):
     monkeypatch.setattr(dicom_rtstruct, "read_dataset", lambda path: structures)
     assert dicom_rtstruct.read_rtstruct(tmp_path / "a", series)[0].sum() == 30 * 46
     monkeypatch.setenv("MCP_MEDSAM_MAX_BYTES", "1000")
-    with pytest.raises(InputError, match=f"ContourData: found {patch.mask.nbytes} bytes"):
+    with pytest.raises(InputError, match=f"ContourData: found {mask.nbytes} bytes"):
         dicom_rtstruct.read_rtstruct(tmp_path / "a", series)
 
 

@@ -9,7 +9,7 @@ from PIL import Image as Picture
 from custom.errors import InputError
 from custom.images.formats import dicom
 from custom.images.geometry import Geometry
-from custom.images.image import Image, on_grid
+from custom.images.image import Image
 from custom.images.reading import image_of_array, read_image
 from custom.inference.box_input import BoxInput
 
@@ -30,7 +30,7 @@ def make_image(kind="axial"):
     if kind == "stack":
         return image_of_array(np.zeros((6, 8, 10), np.uint8))
     geometry = Geometry(AFFINES[kind], SHAPES[kind])
-    array = on_grid(np.zeros(SHAPES[kind], np.uint8), geometry)
+    array = geometry.canonical(np.zeros(SHAPES[kind], np.uint8))
     flat = kind == "flat"
     return Image(
         path=f"{kind}.nii",

@@ -81,7 +81,7 @@ def test_colours(tmp_path, ending, shape):
         values = image.array[..., channel]
         values = values[0] if image.kind == "picture" else values
         np.testing.assert_array_equal(image.to_source(values), stored[..., channel])
-    with pytest.raises(InputError, match="label: found colours"):
+    with pytest.raises(InputError, match="label: found . channels"):
         read(path, labels=True)
     with pytest.raises(InputError, match="frame: found 1 of 1"):
         read(path, frame=1)

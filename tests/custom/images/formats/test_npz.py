@@ -189,8 +189,9 @@ def test_mask_lies_on_the_voxels_of_the_source(tmp_path):
 
 
 def test_failed_save_leaves_the_earlier_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.npz"
-    npz.write_segs(path, np.ones((2, 2)))
+    path, labels = tmp_path / "a.npz", np.ones((2, 2), np.uint8)
+    image = Image(path="a", format="npz", array=labels, kind="picture")
+    npz.write_mask(path, labels, {}, image)
 
     def fail(file, **arrays):
         file.write(b"half")
@@ -198,7 +199,7 @@ def test_failed_save_leaves_the_earlier_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez_compressed", fail)
     with pytest.raises(OSError, match="no space"):
-        npz.write_segs(path, np.zeros((2, 2)))
+        npz.write_mask(path, 0 * labels, {}, image)
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == [path]
     with np.load(path) as file:
