@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-PLACES = {"Predictor": "inference.predictor", "read_image": "images.reading"}
+PLACES = {"Predictor": "inference.predictor", "Session": "inference.session", "read_image": "images.reading"}
 
 
 def __getattr__(name: str) -> Any:

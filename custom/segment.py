@@ -1,4 +1,4 @@
-"""Segment by boxes: ``python -m custom.segment IMAGE --boxes 20 34 70 75 --modality US --out DIR``."""
+"""Segment by boxes and clicks: ``python -m custom.segment IMAGE --boxes 20 34 70 75 --modality US --out DIR``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ def segment(
     *,
     out: str,
     boxes: Any = None,
+    points: Any = None,
+    point_labels: Any = None,
+    mask: str | None = None,
     slice: int | None = None,
     world: bool = False,
     margin: int = 0,
@@ -56,7 +59,8 @@ def segment(
     Args:
         image: an image, a folder of images, or a list: JSON [{"image": path, "boxes": [...], "modality": optional,
             "names": optional}, ...], or CSV with the columns image, x_min, y_min, x_max, y_max and optionally z_min,
-            z_max, slice, modality, name, one row a box. Paths are relative to the list.
+            z_max, slice, modality, name, one row a box. Only JSON can hold clicks and masks: the keys points,
+            point_labels and mask, as below. Paths are relative to the list.
         out: folder for the results.
         boxes: one box as numbers (--boxes 20 34 70 75), several as "20 34 70 75; 1 2 9 9" or "[[20,34,70,75],...]":
             x_min y_min x_max y_max, in a volume x_min y_min z_min x_max y_max z_max, in pixels of the file as stored,
@@ -64,8 +68,15 @@ def segment(
             names the DICOM instance of each slice). Or a file: a CSV or JSON list for a folder, a ROI or line of 3D
             Slicer (.mrk.json), or a mask of any format, in which each label gives a box. Boxes given for a folder
             apply to each of its images. An npz has its own boxes.
+        points: clicks that correct the mask, "x y; x y" or JSON [[x, y], [x, y]], in a volume x y z, in pixels as for
+            boxes; several objects with | between them, "12 40; 15 52 | 80 33", or JSON with a list for each object,
+            in the order of the boxes. In a picture, objects need no box: their first click finds them. The boxes of an
+            npz are not used then. For weights that were trained with clicks.
+        point_labels: for each click 1 (on the object) or 0 (beside it), "1 0" or "1 0 | 1"; 1 by default.
+        mask: for a picture, a mask of any format to correct: each label is an object, in ascending order, which needs
+            no box. Points belong to these objects.
         slice: for boxes of 4 numbers in a volume: the number of the only slice to segment.
-        world: True if boxes are in mm, right-anterior-superior, as NIfTI and 3D Slicer show them.
+        world: True if boxes and points are in mm, right-anterior-superior, as NIfTI and 3D Slicer show them.
         margin: pixels by which the boxes of a mask file grow.
         names: names of the objects, "tumor,liver"; a DICOM SEG gets their SNOMED codes where they are known.
         modality: one of CT, MR, PET, US, X-Ray, Mammography, OCT, Endoscopy, Fundus, Dermoscopy, Microscopy, or a
@@ -103,7 +114,16 @@ def segment(
     known = None if modality is None else canonical_modality(modality, "--modality")
     source, folder = str(image), Path(str(out))  # a file named 2024 arrives as a number
     cases, several = list_cases(
-        source, boxes=boxes, modality=known, names=names, slices=slice, world=world, margin=margin
+        source,
+        boxes=boxes,
+        modality=known,
+        names=names,
+        slices=slice,
+        world=world,
+        margin=margin,
+        points=points,
+        point_labels=point_labels,
+        mask=mask,
     )
     check_out(folder, cases, source)
     predictor = Predictor(

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from custom.checkpoints import load_checkpoint
 from custom.data.prepared import load_dataset
-from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
+from custom.lite_medsam import lite_medsam_path
+from custom.networks import build_mcp_medsam
 from data_prep.pipeline import prepare
 from data_prep.readers import READERS
 
@@ -42,7 +44,7 @@ def reference():
 @pytest.fixture(scope="session")
 def shared_lite_network():
     """All components on, LiteMedSAM's weights, evaluation mode. Shared, since building it takes a second."""
-    network = MCPMedSAM().eval()
+    network = build_mcp_medsam().eval()
     load_checkpoint(network, lite_medsam_path())
     return network
 
@@ -59,7 +61,7 @@ def lite_network(shared_lite_network):
 def shared_lively_network():
     """All components on and nothing zero, so that every component affects the result; no trained weights."""
     torch.manual_seed(0)
-    network = MCPMedSAM().eval()
+    network = build_mcp_medsam().eval()
     with torch.no_grad():
         network.prompt_encoder.text_table.normal_()
         for module in (network.prompt_encoder, network.mask_decoder):

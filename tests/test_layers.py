@@ -21,12 +21,14 @@ ROOT = Path(__file__).parents[1]
 #: other. A part is a folder or a module of ``custom/``, or ``data_prep`` as a whole.
 LAYERS = (
     {"errors"},
-    {"atomic_write", "bundle_folder", "limits", "lite_medsam", "memory", "modalities", "public_names"},
+    {"atomic_write", "bundle_folder", "limits", "lite_medsam", "memory", "modalities", "prompts", "public_names"},
     {"json_files", "version"},
     {"command_line", "recipes"},
     {"bundle_run", "data", "images", "losses", "metrics"},
+    {"clicks"},
     {"networks"},
-    {"engines", "transforms"},
+    {"checkpoints", "transforms"},
+    {"engines"},
     {"export"},
     {"inference"},
     {"handlers"},

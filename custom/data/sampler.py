@@ -59,6 +59,8 @@ class ModalityBalancedSampler(Sampler[Draw]):
         length: draws in an epoch over all processes; default: the number of cases that hold a mask. Every process
             gets ``ceil(length / num_replicas)``.
         seed: seed of the draws, the same in all processes.
+        same_masks: draw the same masks in every epoch, with other seeds of their transforms, so that cached embeddings
+            are computed in the first one only.
         num_replicas: number of processes; default: that of ``torch.distributed``, or 1.
         rank: number of this process; default: that of ``torch.distributed``, or 0.
 
@@ -76,6 +78,7 @@ class ModalityBalancedSampler(Sampler[Draw]):
         strategy: str = "modality",
         length: int | None = None,
         seed: int = 0,
+        same_masks: bool = False,
         num_replicas: int | None = None,
         rank: int | None = None,
     ) -> None:
@@ -94,7 +97,7 @@ class ModalityBalancedSampler(Sampler[Draw]):
         if not 0 <= rank < num_replicas:
             raise InputError("sampler", "rank", rank, f"0 to num_replicas - 1 = {num_replicas - 1}")
 
-        self.table, self.strategy, self.seed = table, strategy, seed
+        self.table, self.strategy, self.seed, self.same_masks = table, strategy, seed, same_masks
         self.num_replicas, self.rank = num_replicas, rank
         self.length = len(cases) if length is None else length
         self._epoch = self._start = 0
@@ -126,7 +129,9 @@ class ModalityBalancedSampler(Sampler[Draw]):
     def _draw(self, epoch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the first ``count`` mask indices of an epoch's global sequence, int64, and their seeds, uint32."""
         # One generator per level: a longer sequence begins with the shorter one, whatever the padding.
-        by_group, by_case, by_slice, by_mask, by_draw = np.random.default_rng([self.seed, epoch]).spawn(5)
+        by_draw = np.random.default_rng([self.seed, epoch]).spawn(5)[4]
+        masks_of = 0 if self.same_masks else epoch
+        by_group, by_case, by_slice, by_mask, _ = np.random.default_rng([self.seed, masks_of]).spawn(5)
         slice_offset, mask_offset = self.table.slice_offset, self.table.mask_offset
         if self.strategy == "slice":
             rows = by_slice.integers(slice_offset[-1], size=count)

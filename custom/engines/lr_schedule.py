@@ -6,8 +6,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from custom.networks.mcp_medsam import REFINEMENT, is_new_branch
-from custom.networks.tiny_vit import EMBEDDING_WIDTH
+from custom.networks.embedding import EMBEDDING_WIDTH
+from custom.networks.mcp_medsam import CORRECTION, REFINEMENT, is_new_branch
 
 _CLASSIFIER = "mask_decoder.modality_head."
 
@@ -29,13 +29,14 @@ def parameter_groups(
         new_branch_lr: learning rate of the other new layers.
         scaling: multiply it by 256 / inputs in layers with more inputs, e.g. by 1/9 in the decoder's 3x3 convolutions;
             False with ``new_branch_lr`` as ``lr`` is the paper's single rate.
-        refinement_lr: learning rate of the mask refinement, which is small and starts from nothing; ``lr`` by default.
+        refinement_lr: learning rate of mask refinement and correction, which are small and start from nothing; ``lr``
+            by default.
     """
     groups: dict[float, list[nn.Parameter]] = {lr: []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             rate = lr
-            if name.startswith(REFINEMENT):
+            if name.startswith((REFINEMENT, CORRECTION)):
                 rate = lr if refinement_lr is None else refinement_lr
             elif is_new_branch(name) and not name.startswith(_CLASSIFIER):
                 rate = new_branch_lr * (min(1.0, EMBEDDING_WIDTH / _inputs(parameter)) if scaling else 1.0)

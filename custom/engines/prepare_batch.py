@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import torch
 from monai.engines import PrepareBatch
 
+from custom.engines.interaction import SimulatedClicks
 from custom.modalities import UNKNOWN_MODALITY
 from custom.networks.clip import FrozenCLIP
+from custom.prompts import Prompts
 
 
 class PromptPrepareBatch(PrepareBatch):
@@ -23,10 +25,19 @@ class PromptPrepareBatch(PrepareBatch):
             logits and masks only.
         tell_modality: prompt with the batch's modality; False prompts with an unknown one, so that the network's
             classifier is used as for users who declare no modality.
+        clicks: corrects the masks of each batch by clicks; the batch then has the views of
+            ``custom.transforms.RandViewsd``. None prompts once.
     """
 
-    def __init__(self, *, clip: FrozenCLIP | None = None, full_output: bool = True, tell_modality: bool = True) -> None:
-        self.clip, self.full_output, self.tell_modality = clip, full_output, tell_modality
+    def __init__(
+        self,
+        *,
+        clip: FrozenCLIP | None = None,
+        full_output: bool = True,
+        tell_modality: bool = True,
+        clicks: SimulatedClicks | None = None,
+    ) -> None:
+        self.clip, self.full_output, self.tell_modality, self.clicks = clip, full_output, tell_modality, clicks
 
     def __call__(
         self,
@@ -35,22 +46,24 @@ class PromptPrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: object,
     ) -> tuple[torch.Tensor, object, tuple, dict[str, object]]:
-        """Return (image, target, (), prompts) as MONAI's engines expect."""
+        """Return (image, target, (prompts,), options) as MONAI's engines expect."""
 
         def move(key: str) -> torch.Tensor:
             return batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
 
-        known = move("modality_index")
-        declared = move("modality_prompt") if "modality_prompt" in batchdata else known
-        prompts: dict[str, object] = {"boxes": move("boxes"), "modality": declared, "crop": move("crop")}
+        image, label, known = move("image"), move("label"), move("modality_index")
+        modality = move("modality_prompt") if "modality_prompt" in batchdata else known
+        prompts = Prompts(boxes=move("boxes"), crops=move("crop"), modality=modality)
         if not self.tell_modality:
-            prompts["modality"] = torch.full_like(known, UNKNOWN_MODALITY)
+            prompts = prompts._replace(modality=torch.full_like(known, UNKNOWN_MODALITY))
         if "image_feature" in batchdata:
-            prompts["image_feature"] = move("image_feature")
+            prompts = prompts._replace(image_features=move("image_feature"))
         elif self.clip is not None:
-            prompts["image_feature"] = self.clip.to(device).encode_image(move("clip_crop"))
-        label = move("label")
+            prompts = prompts._replace(image_features=self.clip.to(device).encode_image(move("clip_crop")))
         if not self.full_output:
-            return move("image"), label, (), prompts
-        prompts["full_output"] = True
-        return move("image"), {"label": label, "modality": known}, (), prompts
+            return image, label, (prompts,), {}
+        options: dict[str, object] = {"full_output": True}
+        if self.clicks is not None:
+            prompts = prompts._replace(views=move("views"), view_boxes=move("view_boxes"))
+            prompts, options["next_prompts"] = self.clicks.start(image, prompts, label, move("image_boxes"))
+        return image, {"label": label, "modality": known}, (prompts,), options

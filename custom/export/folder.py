@@ -1,4 +1,4 @@
-"""A folder with an exported network: ``encoder`` and ``decoder`` (.xml and .bin), and ``model.json`` about them."""
+"""A folder with an exported network: its graphs (``GRAPHS``; .xml and .bin), and ``model.json`` about them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,25 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-FORMAT, VERSION = "mcp-medsam-openvino", 2
+FORMAT, VERSION = "mcp-medsam-openvino", 3
 DESCRIPTION = "model.json"
 QUANTISED = "int8"  # its graphs differ; the other precisions run the same graphs
 PRECISIONS = ("f32", "bf16", QUANTISED)
-#: What an export prints when a stage is done.
+#: All graphs; "content" only with the content CNN, "correction" only with the mask correction.
+GRAPHS = ("encoder", "content", "decoder", "click_decoder", "correction")
+#: What an export prints when a stage is done; the other graphs take little time.
 STAGES = ("weights read", "encoder traced", "decoder traced", "encoder converted", "decoder converted")
 _ALLOWED_FOLDER = "a folder that `python -m custom.export` wrote"
-_GRAPHS, _COMPONENTS = ("encoder", "decoder"), ("clip_text", "modality_embedding", "clip_image", "content_cnn")
+_COMPONENTS = ("clip_text", "modality_embedding", "clip_image", "content_cnn")
 _KINDS = {"checkpoint": str, "digest": str, "precision": str, "components": dict, "modalities": list, "made_with": dict}
-_KINDS |= {"crop_size": int, "clip_width": int, "graphs": dict, "left_out": list}
+_KINDS |= {
+    "crop_size": int,
+    "clip_width": int,
+    "graphs": dict,
+    "left_out": list,
+    "takes_clicks": bool,
+    "click_tokens": bool,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +51,16 @@ class Description:
     Attributes:
         checkpoint: name of the weights' file.
         digest: first 16 hexadecimal digits of that file's SHA-256.
-        precision: "f32", "bf16" (the same graphs, run in bfloat16), or "int8" (the decoder's convolutions in 8-bit
-            integers, the rest in bfloat16).
+        precision: "f32", "bf16" (the same graphs, run in bfloat16), or "int8" (the wide convolutions of content
+            CNN and decoder in 8-bit integers, the rest in bfloat16).
         components: the prompt components and whether each is on.
         modalities: names in the order of their indices.
         crop_size: side of the crops that content CNN and refinement take, pixels.
         clip_width: width of CLIP's image features.
-        graphs: for "encoder" and "decoder" the shapes of their "inputs" and "outputs" by name, -1 if free.
+        takes_clicks: whether the weights were trained with clicks.
+        click_tokens: whether clicks and masks prompt the decoder of an object that has a box.
+        graphs: for each of ``GRAPHS`` that the network has, the shapes of its "inputs" and "outputs" by name; -1 if
+            free, first the number of objects, then that of clicks.
         left_out: prompt components the weights were trained with and the graphs do not have, because there was no CLIP.
         made_with: versions of the packages used for the export.
     """
@@ -60,6 +72,8 @@ class Description:
     modalities: tuple[str, ...]
     crop_size: int
     clip_width: int
+    takes_clicks: bool
+    click_tokens: bool
     graphs: Mapping[str, Mapping[str, Mapping[str, list[int]]]]
     left_out: tuple[str, ...]
     made_with: Mapping[str, str]
@@ -113,8 +127,12 @@ def _check_kinds(values: Mapping[str, Any], path: Path) -> None:
         raise InputError(path, "precision", repr(values["precision"]), ", ".join(PRECISIONS))
     if not all(isinstance(values["components"].get(name), bool) for name in _COMPONENTS):
         raise InputError(path, "components", values["components"], f"true or false for {', '.join(_COMPONENTS)}")
-    for graph in _GRAPHS:
+    optional = {"content": values["components"]["content_cnn"], "click_decoder": values["takes_clicks"]}
+    optional["correction"] = False  # a network may take clicks as tokens only
+    for graph in GRAPHS:
         found = values["graphs"].get(graph)
+        if found is None and not optional.get(graph, True):
+            continue
         if not (isinstance(found, dict) and all(isinstance(found.get(side), dict) for side in ("inputs", "outputs"))):
             raise InputError(path, f"graphs.{graph}", found, "shapes of inputs and outputs by name")
 

@@ -8,7 +8,7 @@ from timm.models.tiny_vit import ConvNorm
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from custom.networks.content_cnn import LEAKY_SLOPE, ContentBlock
+from custom.networks.content_cnn import LEAKY_SLOPE
 from custom.networks.mask_decoder import ResidualBlock
 
 
@@ -69,17 +69,3 @@ class FusedResidualBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the refined features, BxCxHxW."""
         return x + self.conv2(F.leaky_relu(self.conv1(x), LEAKY_SLOPE))
-
-
-class FusedContentBlock(nn.Module):
-    """``ContentBlock`` with its batch normalisations fused."""
-
-    def __init__(self, block: ContentBlock) -> None:
-        super().__init__()
-        self.conv1 = fuse_conv_bn_eval(block.conv1, block.norm1)
-        self.conv2 = fuse_conv_bn_eval(block.conv2, block.norm2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the refined features, BxCxHxW."""
-        y = F.leaky_relu(self.conv1(x), LEAKY_SLOPE)
-        return F.leaky_relu(x + self.conv2(y), LEAKY_SLOPE)

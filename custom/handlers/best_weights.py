@@ -9,7 +9,7 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from custom.networks.checkpoint_files import write_checkpoint
+from custom.checkpoints.files import write_checkpoint
 
 
 class BestWeights:

@@ -14,11 +14,11 @@ from ignite.engine import Engine, Events
 from monai.apps.utils import get_logger
 
 from custom.atomic_write import remove_left_over
+from custom.checkpoints.files import read_checkpoint, write_checkpoint
 from custom.data.clip_features import index_digest
 from custom.errors import InputError
 from custom.handlers.finite_loss import batch_names
 from custom.handlers.random_state import get_random_state, set_random_state
-from custom.networks.checkpoint_files import read_checkpoint, write_checkpoint
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 _BEST = ("best_metric", "best_metric_epoch")

@@ -152,6 +152,26 @@ class Image:
         stored = self.to_ijk(labels) if self.ijk else self.to_zyx(labels)
         return stored if self.stored_shape is None else stored.reshape(self.stored_shape)
 
+    def from_source(self, labels: np.ndarray) -> np.ndarray:
+        """Inverse of ``to_source``.
+
+        Raises:
+            InputError: another shape than the source's own.
+        """
+        like = self.to_source(np.zeros(self.array.shape[: 2 if self.kind == "picture" else 3], bool))
+        if np.shape(labels) != like.shape:
+            raise InputError(self.path, "mask", f"shape {np.shape(labels)}", f"that of the image, {like.shape}")
+        if self.ijk:
+            return self.from_ijk(np.reshape(labels, self.grid.shape))
+        if self.geometry is None:
+            return labels
+        stored = labels.T
+        return self.from_ijk(stored if self.flat_axis is None else np.expand_dims(stored, self.flat_axis))
+
+    def points_to_array(self, points: np.ndarray) -> np.ndarray:
+        """Turn points in the pixels of the source, Px2 or of a volume Px3, to the pixels of ``array``."""
+        return self.boxes_to_array(np.concatenate([points, points], axis=1))[:, : points.shape[1]]
+
     def to_zyx(self, labels: np.ndarray) -> np.ndarray:
         """Turn a label map of the size of ``array`` to the source's slices: HxW, of a volume DxHxW.
 

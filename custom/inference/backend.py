@@ -6,9 +6,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from custom.prompts import Prompts
+
 
 class Decoded(NamedTuple):
-    """Result for N boxes: mask_logits Nx256x256, iou N, modality_logits NxM or None without a modality prompt.
+    """Result for N objects: mask_logits Nx256x256, iou N, modality_logits NxM or None without a modality prompt.
 
     All float32.
     """
@@ -25,11 +27,15 @@ class Backend(Protocol):
         uses_modality: whether the network takes a modality prompt, and so predicts a modality.
         clip_image: whether the network takes the CLIP feature of each crop.
         crop_size: side of the crops in pixels.
+        takes_clicks: whether the weights were trained with clicks.
+        click_tokens: whether clicks change the decoder's answer to a box; if not, they only correct its mask.
     """
 
     uses_modality: bool
     clip_image: bool
     crop_size: int
+    takes_clicks: bool
+    click_tokens: bool
 
     def encode(self, images: np.ndarray) -> list[object]:
         """Encode images in the frame, Bx3x256x256 float32 in [0, 1]; one embedding per image, for ``decode``."""
@@ -44,21 +50,18 @@ class Backend(Protocol):
         """
         ...
 
-    def decode(
-        self,
-        embedding: object,
-        boxes: np.ndarray,
-        modality: int,
-        crops: np.ndarray,
-        image_features: np.ndarray | None = None,
-    ) -> Decoded:
-        """Decode N boxes of one image.
+    def encode_content(self, crops: np.ndarray) -> np.ndarray | None:
+        """Return the dense content prompt of crops, Nx3xSxS -> NxCx64x64; None if the network has none."""
+        ...
+
+    def decode(self, embedding: object, prompts: Prompts, answer: Decoded | None = None) -> Decoded:
+        """Decode N objects of one image.
 
         Args:
             embedding: an embedding returned by ``encode``.
-            boxes: Nx4 float32 in pixels of the 256 frame.
-            modality: index into ``custom.modalities.MODALITIES``, negative for unknown.
-            crops: native image inside each box, Nx3xSxS float32 in [0, 1].
-            image_features: CLIP's features, NxF float32; None means zeros.
+            prompts: of N objects; float32 arrays, point labels int64, and as modality one index. Without
+                ``click_tokens`` the decoder sees the box or, without one, the first click; the rest corrects its mask
+                in the views. Without views nothing is corrected.
+            answer: result for the same prompts without views. Without ``click_tokens``, the decoder does not run again.
         """
         ...

@@ -19,15 +19,16 @@ from tqdm import tqdm
 
 from custom.atomic_write import write_whole
 from custom.errors import InputError
-from custom.images.formats import Format, check_mask_format, mask_format
+from custom.images.formats import check_mask_format, mask_format
 from custom.images.image import Image
 from custom.images.intensity import WINDOWS, Window
 from custom.images.reading import read_image
 from custom.inference.box_input import Boxes
 from custom.inference.cases import Case, case_fingerprint
+from custom.inference.click_input import Clicks
 from custom.inference.label_map import check_overlap
 from custom.inference.predictor import Predictor
-from custom.inference.prompt_check import check_names, check_prompt
+from custom.inference.prompt_check import check_names, check_prompts
 from custom.inference.result_files import is_finished, write_result
 from custom.modalities import canonical_modality
 
@@ -88,10 +89,10 @@ def segment_case(case: Case, predictor: Predictor, options: SegmentOptions, out:
     """Segment one image, write its results, and return the content of its JSON file.
 
     Raises:
-        InputError: the image, its boxes or the network cannot be used.
+        InputError: the image, its prompts or the network cannot be used.
         OSError: the results cannot be written.
     """
-    return _finish(_load(case, options), predictor, out)
+    return _load(case, options)(predictor, out)
 
 
 def segment_cases(
@@ -120,13 +121,13 @@ def segment_cases(
     summary.skipped = len(share) - len(todo)
     for case in tqdm(todo, unit="case", disable=None if rank == 0 else True):
         try:
-            loaded = _load(case, options)
+            segment = _load(case, options)
         except Exception as error:
             _fail(summary, case, error)
             continue
         predictor.network.start()  # an error of the network concerns all cases
         try:
-            _finish(loaded, predictor, out)
+            segment(predictor, out)
         except OSError:
             raise
         except Exception as error:
@@ -156,7 +157,7 @@ def check_out(out: Path, cases: Sequence[Case], source: str | Path) -> None:
         for folder in missing:
             if folder.is_dir():
                 folder.rmdir()
-    files = {source, *(file for case in cases for file in (case.path, *(case.boxes.files if case.boxes else ())))}
+    files = {source, *(file for case in cases for file in (case.path, *case.prompt_files))}
     places = [Path(place) for place in files]
     inputs = {place.name for place in places if place.resolve().parent == out.resolve()}
     for case in cases if inputs else ():
@@ -166,26 +167,11 @@ def check_out(out: Path, cases: Sequence[Case], source: str | Path) -> None:
             raise InputError("arguments", "out", f"{out}, where {min(taken)} is an input", "another folder")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Loaded:
-    """A case that was read and checked, with the format of its mask."""
-
-    case: Case
-    image: Image
-    boxes: Boxes
-    names: tuple[str, ...]
-    options: SegmentOptions
-    format: Format
-    warnings: tuple[str, ...]
-    fingerprint: str
-    read_seconds: float
-
-
-def _load(case: Case, options: SegmentOptions) -> _Loaded:
+def _load(case: Case, options: SegmentOptions) -> Callable[[Predictor, Path], dict[str, Any]]:
+    """Read and check a case; return the function that segments it and writes the results."""
     start = time.perf_counter()
-    state = case_fingerprint(
-        case, asdict(options)
-    )  # before the file is read: one that changes from here on is done again
+    # Before the file is read: one that changes from here on is done again.
+    state = case_fingerprint(case, asdict(options))
     image = read_image(
         case.path,
         modality=None if case.modality is None else canonical_modality(case.modality, case.path),
@@ -194,11 +180,16 @@ def _load(case: Case, options: SegmentOptions) -> _Loaded:
         frame=options.frame,
         series=options.series,
     )
-    boxes = Boxes(values=image.boxes, slices=None, names=None) if case.boxes is None else case.boxes.resolve(image)
-    if boxes.values is None:
-        raise InputError(case.path, "boxes", "no boxes", "--boxes, a list with boxes, or an npz with boxes")
-    count = len(check_prompt(image, boxes.values, boxes.slices).boxes)
-    names = check_names(case.names or boxes.names, count, case.path)
+    own = image.boxes if case.clicks is None else None
+    boxes = Boxes(values=own, slices=None, names=None) if case.boxes is None else case.boxes.resolve(image)
+    if boxes.values is None and case.clicks is None:
+        allowed = "--boxes or --points, a list with boxes or points, or an npz with boxes"
+        raise InputError(case.path, "boxes", "no boxes", allowed)
+    clicks = Clicks(None, None, None, None)
+    if case.clicks is not None:
+        clicks = case.clicks.resolve(image, in_slices=boxes.slices is not None)
+    checked = check_prompts(image, boxes.values, boxes.slices, clicks.points, clicks.point_labels, clicks.masks)
+    names = check_names(case.names or boxes.names or clicks.names, len(checked.boxes), case.path)
     module, reason = mask_format(image, options.format)
     warnings = []
     if reason is not None:
@@ -208,40 +199,31 @@ def _load(case: Case, options: SegmentOptions) -> _Loaded:
     warnings += image.notes.get("unreadable", [])
     for warning in warnings:  # reported before the network runs
         logger.warning("%s: %s", case.path, warning)
-    return _Loaded(
-        case=case,
-        image=image,
-        boxes=boxes,
-        names=names,
-        options=options,
-        format=module,
-        warnings=tuple(warnings),
-        fingerprint=state,
-        read_seconds=time.perf_counter() - start,
-    )
+    read_seconds = time.perf_counter() - start
 
+    def segment(predictor: Predictor, out: Path) -> dict[str, Any]:
+        predictor.set_image(image)
+        with _slice_bar(image) as progress:
+            result = predictor.predict(
+                boxes.values,
+                slice=boxes.slices,
+                points=clicks.points,
+                point_labels=clicks.point_labels,
+                masks=clicks.masks,
+                names=names,
+                overlap=options.overlap,
+                follow=options.follow,
+                progress=progress,
+            )
+        result = replace(result, seconds={**result.seconds, "read": read_seconds})
+        more = {"options": asdict(options), "fingerprint": _mark(state, predictor), "warnings": warnings}
+        report = write_result(result, out, case.name, module, separate=options.separate, more=more)
+        for entry in report["boxes"]:
+            if "warning" in entry:
+                logger.warning("%s: %s: %s", case.path, entry["name"], entry["warning"])
+        return report
 
-def _finish(loaded: _Loaded, predictor: Predictor, out: Path) -> dict[str, Any]:
-    """Segment what was loaded, and write the results."""
-    case, options = loaded.case, loaded.options
-    predictor.set_image(loaded.image)
-    with _slice_bar(loaded.image) as progress:
-        result = predictor.predict(
-            loaded.boxes.values,
-            slice=loaded.boxes.slices,
-            names=loaded.names,
-            overlap=options.overlap,
-            follow=options.follow,
-            progress=progress,
-        )
-    result = replace(result, seconds={**result.seconds, "read": loaded.read_seconds})
-    more = {"options": asdict(options), "fingerprint": _mark(loaded.fingerprint, predictor)}
-    more["warnings"] = list(loaded.warnings)
-    report = write_result(result, out, case.name, loaded.format, separate=options.separate, more=more)
-    for entry in report["boxes"]:
-        if "warning" in entry:
-            logger.warning("%s: %s: %s", case.path, entry["name"], entry["warning"])
-    return report
+    return segment
 
 
 def _mark(state: str, predictor: Predictor) -> str:

@@ -97,7 +97,10 @@ class BoxInput:
             numbers = _checked(given, source, ordered=not world)
             _refuse_margin(margin, source)
             return cls(numbers=numbers, slices=_checked_slices(slices, numbers, source), world=bool(world))
-        path = _existing(Path(folder or "", value), source)
+        path = str(Path(folder or "", value))
+        if not os.path.exists(path):  # also False for what cannot be a path
+            named = os.sep in path or path.lower().endswith((*endings(), *_LISTS))
+            raise InputError(source, "boxes", f"{path}: no such file" if named else repr(path), _FORMS)
         if slices is not None:
             raise InputError(source, "slice", repr(slices), "no slice: the file places its boxes itself")
         if path.lower().endswith(".json"):
@@ -138,19 +141,16 @@ class BoxInput:
         """
         if self.regions:
             values, slices = place_regions(self.regions, image, self.path)
-            return Boxes(values=values, slices=slices, names=self._region_names)
+            given = [region.name for region in self.regions]
+            names = tuple(name or f"box {n}" for n, name in enumerate(given, 1)) if any(given) else None
+            return Boxes(values=values, slices=slices, names=names)
         if self.path is not None:
             boxes, names = mask_boxes(self.path, image, self.margin)
             return Boxes(values=boxes, slices=None, names=names)
         values = np.array(self.numbers, np.float64)
         if self.world:
-            values = _from_world(values, image, self.slices is not None)
+            values = from_world(values, image, self.slices is not None)
         return Boxes(values=values, slices=self.slices, names=None)
-
-    @property
-    def _region_names(self) -> tuple[str, ...] | None:
-        names = [region.name for region in self.regions]
-        return tuple(name or f"box {n}" for n, name in enumerate(names, 1)) if any(names) else None
 
 
 def _refuse_margin(margin: int, source: str) -> None:
@@ -166,15 +166,6 @@ def _from_text(text: str, source: str) -> object:
         return [[float(n) for n in box.replace(",", " ").split()] for box in text.split(";") if box.strip()]
     except ValueError:
         return None
-
-
-def _existing(path: Path, source: str) -> str:
-    text = str(path)
-    if os.path.exists(text):  # also False for what cannot be a path
-        return text
-    if os.sep in text or text.lower().endswith((*endings(), *_LISTS)):
-        raise InputError(source, "boxes", f"{text}: no such file", _FORMS)
-    raise InputError(source, "boxes", repr(text), _FORMS)
 
 
 def _is_number(value: object) -> bool:
@@ -218,11 +209,22 @@ def _checked_slices(slices: object, boxes: Sequence[Sequence[float]], source: st
     return tuple(int(n) for n in numbers) * (len(boxes) // len(numbers))
 
 
-def _from_world(boxes: np.ndarray, image: Image, in_slices: bool) -> np.ndarray:
-    """Convert boxes in mm to whole voxels."""
+def from_world(boxes: np.ndarray, image: Image, in_slices: bool, *, field: str = "boxes") -> np.ndarray:
+    """Convert boxes in mm to whole voxels of the source; a point is a box whose ends are equal.
+
+    Args:
+        boxes: Nx4 or Nx6.
+        image: the image.
+        in_slices: the boxes lie on slices of a volume.
+        field: what to name in errors, "boxes" or "points".
+
+    Raises:
+        InputError: a wrong number of numbers, or a box that does not meet the only slice of the image.
+    """
     space = 3 if image.geometry is not None else 2 if in_slices else len(image.size)
     if boxes.shape[1] != 2 * space:
-        raise InputError(image.path, "boxes", f"{boxes.shape[1]} numbers in mm", f"{2 * space} numbers in mm")
+        found, allowed = (n // 2 if field == "points" else n for n in (boxes.shape[1], 2 * space))
+        raise InputError(image.path, field, f"{found} numbers in mm", f"{allowed} numbers in mm")
     flat = image.flat_axis
     # As a volume, to see whether a box meets the only slice.
     ends = (image if flat is None else replace(image, kind="volume")).boxes_from_world(boxes)
@@ -233,6 +235,7 @@ def _from_world(boxes: np.ndarray, image: Image, in_slices: bool) -> np.ndarray:
         return ends
     for n, (low, high) in enumerate(ends[:, [flat, flat + 3]]):
         if low > 0 or high < 0:
-            allowed = "a box in mm that meets the one slice of the image"
-            raise InputError(image.path, f"boxes[{n}]", boxes[n].tolist(), allowed)
+            found = boxes[n, :3] if field == "points" else boxes[n]
+            allowed = "a place in mm that meets the one slice of the image"
+            raise InputError(image.path, f"{field}[{n}]", found.tolist(), allowed)
     return np.delete(ends, [flat, flat + 3], axis=1)

@@ -13,12 +13,13 @@ from typing import Any
 
 from custom.errors import InputError
 from custom.inference.box_input import BoxInput
+from custom.inference.click_input import ClickInput
 from custom.json_files import read_json
 from custom.modalities import canonical_modality
 
 #: How a JSON list is written, for errors.
 JSON_LIST = '[{"image": "a.png", "boxes": [[x_min, y_min, x_max, y_max]], "modality": "US"}, ...]'
-_KEYS = ("image", "boxes", "modality", "names", "slice")
+_KEYS = ("image", "boxes", "modality", "names", "slice", "points", "point_labels", "mask")
 _TEXT_TABLES = (".csv", ".tsv")
 _REQUIRED = ("image", "x_min", "y_min", "x_max", "y_max")
 _LONGEST_HEADER = 2**16
@@ -30,15 +31,17 @@ class Entry:
     """An image of a list.
 
     Attributes:
-        image: path as written.
-        boxes: None if the image file has them (npz).
-        modality: one of the eleven, or None.
-        names: of the boxes, or None.
+        path: image file, or folder of a DICOM series.
+        boxes: not placed in the image yet; None if the image file has them (npz), or if there are clicks.
+        clicks: clicks and a mask to correct, not placed in the image yet, or None.
+        modality: as the user gives it, or None.
+        names: names of the objects, or None; their number is checked if that of the boxes is known.
     """
 
-    image: str
+    path: str
     boxes: BoxInput | None = None
-    modality: str | None = None
+    clicks: ClickInput | None = None
+    modality: Any = None
     names: tuple[str, ...] | None = None
 
 
@@ -56,7 +59,8 @@ def read_table(path: Path, *, world: bool = False, margin: int = 0) -> list[Entr
     CSV has the columns image, x_min, y_min, x_max and y_max, and optionally z_min, z_max, slice, modality and name,
     in any order. A row is a box; all rows of one image are one entry. Separators are commas, semicolons or tabs.
     Errors count rows as a spreadsheet does: the header is row 1. JSON is a list of objects with the keys image,
-    boxes (anything ``BoxInput.parse`` accepts; files relative to the list), modality, names and slice.
+    boxes (anything ``BoxInput.parse`` accepts; files relative to the list), modality, names, slice, and points,
+    point_labels and mask (as for ``ClickInput.parse``). Only JSON holds clicks and masks.
 
     Args:
         path: the list.
@@ -109,9 +113,13 @@ def _entry(entry: Any, path: Path, n: int, world: bool, margin: int) -> Entry:
         boxes = BoxInput.parse(given, world=world, margin=margin, slices=slices, folder=path.parent, source=source)
     elif slices is not None:
         raise InputError(source, "slice", repr(slices)[:80], "no slice without boxes")
+    points, *others = (entry.get(key) for key in ("points", "point_labels", "mask"))
+    in_mm = world and points is not None
+    clicks = ClickInput.parse(points, *others, world=in_mm, folder=path.parent, source=source)
     return Entry(
-        image=entry["image"],
+        path=entry["image"],
         boxes=boxes,
+        clicks=clicks,
         modality=_modality(entry.get("modality"), source),
         names=parse_names(entry.get("names"), source, boxes),
     )
@@ -192,7 +200,7 @@ def _joined(image: str, rows: Sequence[tuple[int, Mapping[str, str]]], path: Pat
         if len(modalities) > 1:
             raise InputError(path, f"row {number}: modality", row["modality"], f"one modality for {image}")
     return Entry(
-        image=image,
+        path=image,
         boxes=BoxInput.parse(boxes, world=world, slices=None if slices[0] is None else slices, source=str(path)),
         modality=next(iter(modalities), None),
         names=tuple(name or f"box {n}" for n, name in enumerate(names, 1)) if any(names) else None,

@@ -1,4 +1,4 @@
-"""Cache the results of the last images and boxes, so that a second box on a slice needs only the decoder."""
+"""Cache results of the last images and prompts: a second box on a slice needs only the decoder, a click not even it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from custom.inference.backend import Backend, Decoded
+from custom.prompts import Prompts
 
 #: Cached results of the decoder, 256 kB per box: clients request the numbers and then the mask.
 ANSWERS = 64
+#: Cached contents of boxes, 4 MB each.
+CONTENTS = 8
+_FIELDS = tuple(name.encode() for name in Prompts._fields)
 
 Kept = TypeVar("Kept")
 
@@ -25,7 +29,7 @@ class Embedding(NamedTuple):
 
 
 class CachedBackend:
-    """A ``Backend`` that encodes an image only if it is not cached, and decodes the same boxes once.
+    """A ``Backend`` that encodes an image only if it is not cached, and decodes the same prompts once.
 
     An image is identified by the bytes the encoder would see. So a slice of a volume, the same slice in another file
     and a repeated upload are found, and another window or another slice is not. Not thread-safe.
@@ -42,6 +46,7 @@ class CachedBackend:
         self.backend, self.capacity, self.encoded = backend, capacity, 0
         self._embeddings: OrderedDict[bytes, Embedding] = OrderedDict()
         self._answers: OrderedDict[bytes, Decoded] = OrderedDict()
+        self._contents: OrderedDict[bytes, np.ndarray | None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._embeddings)
@@ -50,6 +55,16 @@ class CachedBackend:
     def uses_modality(self) -> bool:
         """Whether the network takes a modality prompt."""
         return self.backend.uses_modality
+
+    @property
+    def takes_clicks(self) -> bool:
+        """Whether the weights were trained with clicks."""
+        return self.backend.takes_clicks
+
+    @property
+    def click_tokens(self) -> bool:
+        """Whether clicks change the decoder's answer to a box."""
+        return self.backend.click_tokens
 
     @property
     def clip_image(self) -> bool:
@@ -69,23 +84,20 @@ class CachedBackend:
         """Return CLIP's feature of the image inside each box (see ``Backend``)."""
         return self.backend.clip_features(image, boxes)
 
-    def decode(
-        self,
-        embedding: Embedding,
-        boxes: np.ndarray,
-        modality: int,
-        crops: np.ndarray,
-        image_features: np.ndarray | None = None,
-    ) -> Decoded:
-        """Decode N boxes of one image (see ``Backend``)."""
-        features = b"" if image_features is None else image_features
-        key = _digest(embedding.key, boxes, str(modality).encode(), crops, features)
-        return _recall(
-            self._answers,
-            key,
-            lambda: self.backend.decode(embedding.value, boxes, modality, crops, image_features),
-            ANSWERS,
-        )
+    def encode_content(self, crops: np.ndarray) -> np.ndarray | None:
+        """Return the dense content prompt of crops (see ``Backend``)."""
+        return _recall(self._contents, _digest(crops), lambda: self.backend.encode_content(crops), CONTENTS)
+
+    def decode(self, embedding: Embedding, prompts: Prompts, answer: Decoded | None = None) -> Decoded:
+        """Decode N objects of one image (see ``Backend``); what clicks leave unchanged is not computed again."""
+        parts = [b"" if value is None else np.asarray(value) for value in prompts]
+        key = _digest(embedding.key, *(part for pair in zip(_FIELDS, parts, strict=True) for part in pair))
+        return _recall(self._answers, key, lambda: self._decoded(embedding, prompts, answer), ANSWERS)
+
+    def _decoded(self, embedding: Embedding, prompts: Prompts, answer: Decoded | None) -> Decoded:
+        if self.click_tokens and prompts.content is None and prompts.crops is not None:
+            prompts = prompts._replace(content=self.encode_content(prompts.crops))  # clicks leave it as it is
+        return self.backend.decode(embedding.value, prompts, answer)
 
     def _encoded(self, image: np.ndarray) -> Embedding:
         key = _digest(image)

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from custom.errors import InputError
 from custom.images.formats import endings, formats, has_ending, image_files, kinds, stem
 from custom.inference.box_input import BoxInput
 from custom.inference.box_tables import Entry, is_table, parse_names, read_table
+from custom.inference.click_input import ClickInput
 
 logger = logging.getLogger(__name__)
 
@@ -29,22 +31,19 @@ _LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class Case(Entry):
     """An image to segment.
 
     Attributes:
         name: name of its results, unique in a run.
-        path: image file, or folder of a DICOM series.
-        boxes: not placed in the image yet; None if the image file has them (npz).
-        modality: as the user gives it, or None.
-        names: names of the objects, or None; their number is checked if that of the boxes is known.
     """
 
     name: str
-    path: str
-    boxes: BoxInput | None = None
-    modality: Any = None
-    names: tuple[str, ...] | None = None
+
+    @property
+    def prompt_files(self) -> tuple[str, ...]:
+        """The files that boxes and masks are read from."""
+        return tuple(file for given in (self.boxes, self.clicks) if given is not None for file in given.files)
 
 
 def list_cases(
@@ -56,6 +55,9 @@ def list_cases(
     slices: object = None,
     world: bool = False,
     margin: int = 0,
+    points: object = None,
+    point_labels: object = None,
+    mask: object = None,
 ) -> tuple[list[Case], bool]:
     """List the images to segment.
 
@@ -68,9 +70,8 @@ def list_cases(
             whose images lie in the folder or beside the list.
         modality: for images without one in the list.
         names: of objects, for images without names in the list: a text with commas, or a list of names.
-        slices: for boxes of 4 numbers in a volume; see ``BoxInput.parse``.
-        world: boxes are in mm; see ``BoxInput.parse``.
-        margin: pixels by which the boxes of a mask file grow.
+        slices, world, margin: for boxes; see ``BoxInput.parse``. With ``world``, clicks are in mm, too.
+        points, point_labels, mask: for one image or for every image of a folder; see ``ClickInput.parse``.
 
     Returns:
         The cases, and whether there may be several (a list or a folder of images).
@@ -82,62 +83,61 @@ def list_cases(
     if not os.path.exists(path):  # also False for what cannot be a path
         raise InputError(source, "image", "no such file", f"{kinds()}; a folder of images, or a CSV or JSON list")
     listed = path.suffix.lower() in (".csv", ".tsv", ".json") and not path.is_dir()
-    if listed and boxes is not None:
-        raise InputError("arguments", "boxes", f"boxes for {source}", "no boxes: the list has its own")
+    prompts = {"boxes": boxes, "points": points, "point_labels": point_labels, "mask": mask}
+    for name in (name for name, value in prompts.items() if listed and value is not None):
+        raise InputError("arguments", name, f"{name} for {source}", f"no {name}: the list has its own")
     if listed or is_table(boxes):
         if slices is not None:
             raise InputError("arguments", "slice", repr(slices), "no slice: the list has one for each box")
         if not listed and not path.is_dir():
             raise InputError("arguments", "boxes", f"the list {boxes} for one image", "a list with a folder of images")
+        for name in ("points", "point_labels", "mask"):
+            if prompts[name] is not None:
+                raise InputError("arguments", name, f"{name} beside {boxes}", f"no {name}: the list has its own")
         table = path if listed else Path(str(boxes))
         entries = read_table(table, world=world, margin=margin)
         return _listed(entries, table, table.parent if listed else path, modality, names), True
-    alone = {"slice": slices, "world": world or None, "margin": margin or None}
+    clicks = ClickInput.parse(points, point_labels, mask, world=world and points is not None)
+    alone = {"slice": slices, "world": (points is None and world) or None, "margin": margin or None}
     if boxes is None and (name := next((name for name, value in alone.items() if value is not None), None)):
         raise InputError("arguments", name, alone[name], f"no {name} without boxes")
     given = None if boxes is None else BoxInput.parse(boxes, world=world, margin=margin, slices=slices)
     titles = parse_names(names, "arguments", given)
     images = [str(file) for file in _images(path)] if path.is_dir() else []
-    if images and given is None and not any(has_ending(image, formats()["npz"].ENDINGS) for image in images):
+    if images and given is clicks is None and not any(has_ending(image, formats()["npz"].ENDINGS) for image in images):
         allowed = "--boxes with boxes for each of them, or with a CSV or JSON list; only npz files have their own"
         raise InputError(source, "boxes", f"no boxes for {len(images)} images", allowed)
     found = zip(_names(images), images, strict=True) if images else [(_short(stem(path)), str(source))]
-    cases = [Case(name=name, path=place, boxes=given, modality=modality, names=titles) for name, place in found]
+    shared = {"boxes": given, "clicks": clicks, "modality": modality, "names": titles}
+    cases = [Case(name=name, path=place, **shared) for name, place in found]
     return cases, bool(images)
 
 
-def case_fingerprint(case: Case, facts: Mapping[str, Any], states: Sequence[Any] | None = None) -> str:
+def case_fingerprint(case: Case, facts: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that change with anything the results of a case depend on.
 
-    That is: name, size and modification time of its files and of those of its boxes, its boxes, their names and the
-    modality, and the facts of the run: the options and the network.
-
-    Args:
-        case: the case.
-        facts: JSON values.
-        states: the ``file_states`` from before the files were read; by default from now.
+    That is: name, size and modification time of its files and of those of its boxes and masks, its boxes and clicks,
+    their names and the modality, and the facts of the run, JSON values: the options and the network.
     """
     boxes = None if case.boxes is None else case.boxes.description
-    known = file_states(case) if states is None else states
-    content = [_RESULT_VERSION, known, boxes, case.modality, case.names, dict(facts)]
+    states = [_states(Path(path)) for path in (case.path, *case.prompt_files)]
+    content = [_RESULT_VERSION, states, boxes, case.modality, case.names, dict(facts)]
+    if case.clicks is not None:
+        content.append(case.clicks.description)
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def file_states(case: Case) -> list[Any]:
-    """Return name, size and modification time of the files of a case and of those of its boxes."""
-    return [_states(Path(path)) for path in (case.path, *(() if case.boxes is None else case.boxes.files))]
 
 
 def _listed(entries: Sequence[Entry], table: Path, folder: Path, modality: object, names: object) -> list[Case]:
     """Return the cases of a list; modality and names are for entries without their own."""
-    places = [_place(entry.image, folder, table.parent) for entry in entries]
+    places = [_place(entry.path, folder, table.parent) for entry in entries]
     return [
         Case(
             name=name,
             path=place,
             boxes=entry.boxes,
+            clicks=entry.clicks,
             modality=entry.modality or modality,
-            names=entry.names or parse_names(names, f"{table}: {entry.image}", entry.boxes),
+            names=entry.names or parse_names(names, f"{table}: {entry.path}", entry.boxes),
         )
         for name, place, entry in zip(_names(places), places, entries, strict=True)
     ]
@@ -169,9 +169,13 @@ def _names(paths: Sequence[str]) -> list[str]:
     used: set[str] = set()
     for path, short in zip(paths, stems, strict=True):
         long = "_".join(Path(os.path.relpath(path, root)).parts)
-        name = short if counts[short.lower()] == 1 else long
-        names.append(_free(_short(name), used))
-        used.add(names[-1].lower())
+        name = free = _short(short if counts[short.lower()] == 1 else long)
+        number = 1
+        while free.lower() in used or _REPORT.fullmatch(free.lower()):
+            number += 1
+            free = f"{name}_{number}"
+        names.append(free)
+        used.add(free.lower())
     return names
 
 
@@ -190,21 +194,12 @@ def _short(name: str) -> str:
     return f"{kept}_{digits}"
 
 
-def _free(name: str, used: Collection[str]) -> str:
-    number, free = 1, name
-    while free.lower() in used or _REPORT.fullmatch(free.lower()):
-        number += 1
-        free = f"{name}_{number}"
-    return free
-
-
 def _states(path: Path) -> list[list[Any]]:
+    """Return name, size and modification time of a file, or of the files below a folder."""
     files = sorted(map(Path, files_below(path))) if os.path.isdir(path) else [path]
     states = []
     for file in files:
-        try:
+        with suppress(OSError, ValueError):  # reading it reports the error; ValueError: not a possible path
             state = file.stat()
-        except (OSError, ValueError):  # reading it reports the error; ValueError: not a possible path
-            continue
-        states.append([file.name, state.st_size, state.st_mtime_ns])
+            states.append([file.name, state.st_size, state.st_mtime_ns])
     return states

@@ -37,9 +37,26 @@ class BoxMasks(Sequence):
         self.shape = shape
         self._parts: list[list[tuple]] = [[] for _ in range(boxes)]
 
-    def put(self, k: int, place: object, part: tuple[slice, slice], mask: np.ndarray) -> None:
+    def put(
+        self, k: int, place: object, part: tuple[slice, slice], mask: np.ndarray, logits: np.ndarray | None = None
+    ) -> None:
         """Keep the mask of box k (from 0) on a slice; ``place`` indexes the slice, ``part`` rows and columns."""
-        self._parts[k].append((place, part, mask))
+        self._parts[k].append((place, part, mask, logits))
+
+    def slices(self, k: int) -> list[int | None]:
+        """Return the slices on which box k has a mask; that of a picture is None."""
+        return [None if place is ... else place for place, *_ in self._parts[k]]
+
+    def logits(self, k: int, z: int | None) -> np.ndarray:
+        """Return the logits of box k on a slice that has a mask, HxW float32, -inf outside its tight box.
+
+        Only for masks that a ``Canvas`` with ``keep_logits`` has put here.
+        """
+        whole = np.full(self.shape[-2:], -np.inf, np.float32)
+        for place, part, _, logits in self._parts[k]:
+            if z is None or place == z:
+                whole[part] = logits
+        return whole
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -47,13 +64,13 @@ class BoxMasks(Sequence):
     def __getitem__(self, k: int) -> np.ndarray:
         """Return the mask of box k, from 0: bool of the image's size."""
         whole = np.zeros(self.shape, bool)
-        for place, part, mask in self._parts[k]:
+        for place, part, mask, _ in self._parts[k]:
             whole[place][part] = mask
         return whole
 
     def area(self, k: int) -> int:
         """Return the number of pixels of mask k, from 0."""
-        return sum(int(np.count_nonzero(mask)) for _, _, mask in self._parts[k])
+        return sum(int(np.count_nonzero(mask)) for _, _, mask, _ in self._parts[k])
 
 
 class Canvas:
@@ -65,6 +82,7 @@ class Canvas:
         overlap: "logit", the mask with the largest logit keeps the pixel; "smaller", the mask with fewer pixels on the
             slice; "last", the box with the highest number. A tie goes to the box with the lower number.
         keep_masks: also keep each box's own mask.
+        keep_logits: with the logits inside its tight box, from which ``custom.inference.joining`` joins masks.
 
     Raises:
         InputError: an unknown rule.
@@ -74,7 +92,15 @@ class Canvas:
         masks: each box's own mask, or None.
     """
 
-    def __init__(self, shape: tuple[int, ...], boxes: int, overlap: str = "logit", keep_masks: bool = False) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        boxes: int,
+        overlap: str = "logit",
+        keep_masks: bool = False,
+        keep_logits: bool = False,
+    ) -> None:
+        self.keep_logits = keep_logits
         self.labels = np.zeros(shape, np.uint8 if boxes <= np.iinfo(np.uint8).max else np.uint16)
         self.masks = BoxMasks(shape, boxes) if keep_masks else None
         self.overlap = check_overlap(overlap)
@@ -89,7 +115,8 @@ class Canvas:
         part = np.s_[y_min : y_max + 1, x_min : x_max + 1]
         mask, place = whole[part], ... if z is None else z
         if self.masks is not None:
-            self.masks.put(value - 1, place, part, mask.copy())  # a view would keep the whole slice
+            kept = logits[part].astype(np.float32) if self.keep_logits else None
+            self.masks.put(value - 1, place, part, mask.copy(), kept)  # a view would keep the whole slice
         if z not in self._best:
             self._best[z] = np.full(whole.shape, -np.inf, np.float32)
         best, labels = self._best[z][part], self.labels[place][part]

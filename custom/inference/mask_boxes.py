@@ -1,11 +1,10 @@
-"""Boxes around the objects of an existing mask."""
+"""The objects of an existing mask, or the boxes around them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import find_objects
 
 from custom.errors import InputError
 from custom.images.boxes import MAX_BOXES
@@ -44,18 +43,55 @@ def mask_boxes(path: str, image: Image, margin: int = 0) -> tuple[np.ndarray, tu
     return _to_source(boxes, image), names
 
 
+def mask_objects(path: str, image: Image) -> tuple[list[np.ndarray], tuple[str, ...] | None]:
+    """Return the mask of each value above 0 of a mask file, in ascending order; for pictures.
+
+    Args:
+        path: as for ``mask_boxes``.
+        image: the image as the network sees it.
+
+    Returns:
+        Masks in the shape of the image's source, bool; and the names of a SEG or RTSTRUCT.
+
+    Raises:
+        InputError: as for ``mask_boxes``, or the image is a volume.
+    """
+    if image.kind == "volume":
+        raise InputError(path, "mask", "a mask for a volume", "a mask for a picture")
+    known: dict[int, str] = {}
+    if format_of(path) is dicom:
+        array, known = dicom.read_label_object(path, image)
+    else:
+        labels = read_labels(path, image)
+        array = labels.array
+        if image.geometry is None or labels.geometry is None:
+            _check_shape(labels, image, path)
+            ijk = labels.to_ijk(array[0]) if labels.kind == "picture" else labels.to_ijk(array)
+            array = image.from_ijk(ijk.reshape(image.grid.shape))[None]
+    values = [int(value) for value in np.unique(array) if value > 0]
+    if not values:
+        raise InputError(path, "mask", "an empty mask", "a mask with values above 0")
+    names = tuple(known[value] for value in values) if known else None
+    return [image.to_source(array[0] == value) for value in values], names
+
+
 def _boxes_of_labels(path: str, image: Image) -> np.ndarray:
     """Return the boxes of a label map in pixels of ``image.array``."""
     labels = read_labels(path, image)
     _, boxes = _tight_boxes(labels.array, path)
     if image.geometry is not None and labels.geometry is not None:  # both arrays are canonical
         return _drop_z(boxes, image)
+    _check_shape(labels, image, path)
+    stored = boxes if labels.geometry is None else labels.geometry.source_boxes(boxes)
+    return image.boxes_to_array(_drop_z(stored, image))
+
+
+def _check_shape(labels: Image, image: Image, path: str) -> None:
+    """Check that pixel x, y of slice z exists in both, where one of them has no grid."""
     shape = labels.array.shape[::-1] if labels.geometry is None else labels.geometry.shape
     if shape != (*image.size, 1)[:3]:
         found = " x ".join(map(str, shape))
         raise InputError(path, "shape", found, f"the image's {' x '.join(map(str, image.size))}")
-    stored = boxes if labels.geometry is None else labels.geometry.source_boxes(boxes)
-    return image.boxes_to_array(_drop_z(stored, image))
 
 
 def _drop_z(boxes: np.ndarray, image: Image) -> np.ndarray:
@@ -64,6 +100,8 @@ def _drop_z(boxes: np.ndarray, image: Image) -> np.ndarray:
 
 def _tight_boxes(labels: np.ndarray, path: str) -> tuple[list[int], np.ndarray]:
     """Return the values above 0 of a label map ZxHxW and their boxes, Nx6, both ends inside."""
+    from scipy.ndimage import find_objects  # slow to import
+
     largest = int(labels.max(initial=0))
     values: Sequence[int] = range(1, largest + 1)
     if largest > MAX_BOXES:  # ``find_objects`` lists every number up to the largest

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from custom.bundle_folder import BUNDLE
 from custom.errors import InputError
-from custom.export.folder import Description, read_description
+from custom.export.folder import read_description
 from custom.inference.automatic import exported, sees_gpu
 from custom.inference.backend import Backend
 from custom.lite_medsam import LITE_MEDSAM, checkpoint_path
@@ -35,10 +35,8 @@ class Model:
     """
 
     def __init__(self, *, facts: Facts | Callable[[], Facts], make: Callable[[], Backend]) -> None:
-        self._find = facts if callable(facts) else lambda: facts
-        self._make, self._lock = make, threading.RLock()
-        self._facts: dict[str, str] | None = None
-        self._backend: Backend | None = None
+        self._facts = cache(lambda: dict(facts() if callable(facts) else facts))
+        self._make, self._lock = cache(make), threading.RLock()
 
     @property
     def facts(self) -> dict[str, str]:
@@ -48,9 +46,7 @@ class Model:
             InputError: the network is not available.
         """
         with self._lock:
-            if self._facts is None:
-                self._facts = dict(self._find())
-            return self._facts
+            return self._facts()
 
     def start(self) -> Backend:
         """Return the backend, the same every time.
@@ -59,9 +55,7 @@ class Model:
             InputError: the network is not available.
         """
         with self._lock:
-            if self._backend is None:
-                self._backend = self._make()
-            return self._backend
+            return self._make()
 
 
 def choose_model(
@@ -103,17 +97,22 @@ def choose_model(
     path = checkpoint_path(name)
 
     def choose() -> Model:
-        facts = {"checkpoint": name, "digest": _digest(path)}
+        facts = {"checkpoint": name, "digest": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
         if backend == "openvino" or (backend == "auto" and device is None and not sees_gpu()):
             try:
                 folder = exported(path, facts["digest"])
-                _check_clip(read_description(folder), name, clip)
+                left_out = read_description(folder).left_out
+                if left_out and clip != "none":
+                    found = f"weights that use a CLIP ({', '.join(left_out)}), which is not exported"
+                    raise InputError(name, "clip", found, "the backend torch, or clip none")
                 return _openvino(folder, precision or "bf16", facts)
             except InputError as error:
                 if backend == "openvino":
                     raise
                 logger.warning("PyTorch runs the network, more slowly than OpenVINO would: %s", error)
-        return _torch(path, precision or "f32", device, facts | {"clip": str(clip)})
+        wanted = precision or "f32"
+        facts = {"backend": "torch", "precision": wanted, **facts, "clip": str(clip)}
+        return Model(facts=facts, make=lambda: _start_torch(path, str(clip), wanted == "bf16", device))
 
     return _later(choose)
 
@@ -142,29 +141,13 @@ def _exported_model(folder: str, *, backend: str, checkpoint: str | None, precis
     return _later(lambda: _openvino(Path(folder), wanted, facts))
 
 
-def _check_clip(description: Description, checkpoint: str, clip: str) -> None:
-    """Refuse an export without the CLIP that its weights use, unless ``clip`` is "none"."""
-    if description.left_out and clip != "none":
-        found = f"weights that use a CLIP ({', '.join(description.left_out)}), which is not exported"
-        raise InputError(checkpoint, "clip", found, "the backend torch, or clip none")
-
-
-def _digest(path: Path) -> str:
-    """Return the first 16 hexadecimal digits of the file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def _torch(path: Path, precision: str, device: str | None, facts: Facts) -> Model:
-    facts = {"backend": "torch", "precision": precision, **facts}
-    return Model(facts=facts, make=lambda: _start_torch(path, facts["clip"], precision == "bf16", device))
-
-
 def _start_torch(path: Path, clip: str, bfloat16: bool, device: str | None) -> Backend:
     import torch
 
+    from custom.checkpoints import start_network
     from custom.inference.torch_backend import TorchBackend
     from custom.memory import keep_freed_memory
-    from custom.networks import MCPMedSAM, start_network
+    from custom.networks import build_mcp_medsam
 
     if device is None:
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
@@ -175,7 +158,7 @@ def _start_torch(path: Path, clip: str, bfloat16: bool, device: str | None) -> B
         raise InputError("arguments", "device", found, "cpu, or cuda if there is a GPU") from None
     if place.type == "cpu":
         keep_freed_memory()
-    network = MCPMedSAM()
+    network = build_mcp_medsam()
     towers = start_network(network, path, clip)
     return TorchBackend(network.to(place), towers, bfloat16=bfloat16)
 

@@ -113,13 +113,17 @@ class BoxDataset(Dataset):
             if the list or each file has its own (npz).
 
     Raises:
-        InputError: no such folder, or no image in it that can be segmented.
+        InputError: no such folder, no image in it that can be segmented, or a list with clicks or masks.
     """
 
     def __init__(self, dataset_dir: str | PathLike[str], boxes: object = None) -> None:
         cases, _ = list_cases(str(dataset_dir), boxes=boxes)
         if Path(dataset_dir).is_dir() and not files_below(dataset_dir):
             raise InputError(dataset_dir, "dataset_dir", "an empty folder", f"a folder with images: {kinds()}")
+        for case in cases:
+            if case.clicks is not None:
+                allowed = "boxes; custom.segment takes clicks and masks"
+                raise InputError(dataset_dir, f"points of {case.name}", "clicks or a mask", allowed)
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         share = cases[rank::world]
         self._cases = {case.name: case for case in share}

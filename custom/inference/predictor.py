@@ -1,4 +1,4 @@
-"""Segment images by boxes: ``set_image``, then ``predict``, as in SAM."""
+"""Segment images by boxes and clicks: ``set_image``, then ``predict``, as in SAM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from custom.inference.backend import Backend
 from custom.inference.cached_backend import CachedBackend
 from custom.inference.label_map import check_overlap
 from custom.inference.models import Model, choose_model
-from custom.inference.prompt_check import CheckedBoxes, check_names, check_prompt
+from custom.inference.prompt_check import CheckedPrompts, check_names, check_prompts, placed_boxes
 from custom.inference.result import Result
 from custom.inference.segmenter import BoxSegmenter, Segmentation
 from custom.inference.slices import join_slices
@@ -25,7 +25,7 @@ from custom.modalities import canonical_modality
 
 
 class Predictor:
-    """Segments what is inside boxes; weights and backend start with the first ``predict``.
+    """Segments what boxes and clicks mean; weights and backend start with the first ``predict``.
 
     Args:
         checkpoint: weights, those of the bundle by default; "lite_medsam" for LiteMedSAM's.
@@ -128,15 +128,18 @@ class Predictor:
         follow: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Result:
-        """Segment the objects inside N boxes of the image.
+        """Segment N objects of the image by boxes, clicks and masks.
 
         Args:
             boxes: one box or N, in pixels of the source as stored, both ends inside: x_min y_min x_max y_max, in a
-                volume x_min y_min z_min x_max y_max z_max. None takes those of the file (npz).
+                volume x_min y_min z_min x_max y_max z_max. None takes those of the file (npz), unless there are clicks
+                or masks.
             slice: the slice (along the third axis) of boxes of 4 numbers in a volume, or one for each box.
-            points: clicks; not possible yet.
-            point_labels: labels of clicks; not possible yet.
-            masks: masks to correct; not possible yet.
+            points: clicks of each object, x y or in a volume x y z, in pixels of the source; for one object also
+                without the outer list. A click corrects the mask that the prompts before it give. Pictures need no
+                box: the first click then finds the object.
+            point_labels: for each click 1 (on the object) or 0 (beside it); 1 by default.
+            masks: mask of each object to correct, in the source's own shape, or an earlier ``Result``; for pictures.
             names: a name for each object; "box 1" to "box N" by default.
             overlap: which mask gets a pixel of ``labels`` that several cover: "logit" (the one with the largest logit),
                 "smaller" or "last" (box).
@@ -147,23 +150,65 @@ class Predictor:
             InputError: no image is set, a prompt does not fit it, or the network cannot be started.
         """
         image = self.image
-        for name, value in (("points", points), ("point_labels", point_labels), ("masks", masks)):
-            if value is not None:
-                raise InputError("arguments", name, "a prompt of this kind", "boxes: the weights take no other prompts")
-        checked = check_prompt(image, boxes, slice)
+        if isinstance(masks, Result):
+            masks = masks.masks
+        checked = check_prompts(image, boxes, slice, points, point_labels, masks)
         check_overlap(overlap)
         titles = check_names(names, len(checked.boxes), image.path)
-        segmenter = BoxSegmenter(self._backend(), overlap=overlap, keep_masks=True, progress=progress)
-        segmentation = _segment(image, checked, segmenter, follow)
+        segmentation = self.segment(image, checked, overlap=overlap, follow=follow, progress=progress)
         return Result(
             image=image,
             boxes=checked.boxes,
             slices=checked.slices,
+            corrections=checked.corrections,
             names=titles,
             segmentation=segmentation,
             model=self.network.facts,
             seconds={"read": self._read_seconds, **segmentation.seconds},
         )
+
+    def segment(
+        self,
+        image: Image,
+        checked: CheckedPrompts,
+        *,
+        overlap: str = "logit",
+        follow: bool = True,
+        keep_logits: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Segmentation:
+        """Segment objects of any image by prompts that were checked; for the rest see ``predict``.
+
+        Args:
+            image: the image, whatever ``set_image`` has set.
+            checked: its prompts.
+            overlap: which mask gets a pixel that several cover.
+            follow: follow an object through the slices of a volume.
+            keep_logits: keep what ``custom.inference.joining`` needs.
+            progress: called after each slice of a volume.
+
+        Raises:
+            InputError: the network cannot be started, or was not trained with clicks.
+        """
+        if checked.corrections is not None:
+            self.require_clicks("points" if any(len(given.points) for given in checked.corrections) else "masks")
+        segmenter = BoxSegmenter(
+            self._backend(), overlap=overlap, keep_masks=True, keep_logits=keep_logits, progress=progress
+        )
+        return _segment(image, checked, segmenter, follow)
+
+    def require_clicks(self, field: str = "points") -> None:
+        """Check that the network takes clicks and masks; this starts it.
+
+        Args:
+            field: the argument to name in the error.
+
+        Raises:
+            InputError: it was trained with boxes only, or cannot be started.
+        """
+        if not self._backend().takes_clicks:
+            allowed = "boxes, or weights that were trained with clicks"
+            raise InputError("arguments", field, "clicks or masks", allowed)
 
     def _backend(self) -> Backend:
         if self._started is None:
@@ -172,10 +217,13 @@ class Predictor:
         return self._started
 
 
-def _segment(image: Image, checked: CheckedBoxes, segmenter: BoxSegmenter, follow: bool) -> Segmentation:
+def _segment(image: Image, checked: CheckedPrompts, segmenter: BoxSegmenter, follow: bool) -> Segmentation:
     if checked.slices is not None:
         return join_slices(image, checked, lambda part, boxes: _segment(part, boxes, segmenter, follow))
-    placed = image.boxes_to_array(checked.boxes)
+    placed = placed_boxes(image, checked.boxes)
+    said = checked.corrections and [
+        replace(given, points=image.points_to_array(given.points)) for given in checked.corrections
+    ]
     if image.kind == "picture":
-        return segmenter.segment_picture(image.array, placed, image.modality)
-    return segmenter.segment_volume(image.array, placed, image.modality, follow=follow)
+        return segmenter.segment_picture(image.array, placed, image.modality, corrections=said)
+    return segmenter.segment_volume(image.array, placed, image.modality, follow=follow, corrections=said)

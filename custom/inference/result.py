@@ -14,6 +14,7 @@ import numpy as np
 from custom.images.formats import stem
 from custom.images.image import Image
 from custom.images.measures import longest_diameter
+from custom.inference.corrections import Corrections
 from custom.inference.segmenter import Segmentation
 from custom.modalities import MODALITIES
 from custom.version import __version__
@@ -31,8 +32,9 @@ class Result:
 
     Attributes:
         image: the segmented image.
-        boxes: Nx4, in a volume Nx6, in pixels of the source; Nx4 with ``slices``.
+        boxes: Nx4, in a volume Nx6, in pixels of the source; Nx4 with ``slices``; NaN for an object without.
         slices: slice of each box of 4 numbers in a volume, or None.
+        corrections: clicks and mask of each object in pixels of the source, or None.
         names: N names.
         segmentation: the masks on the grid of ``image.array``.
         model: backend, precision, checkpoint and digest that were used.
@@ -46,6 +48,7 @@ class Result:
     segmentation: Segmentation
     model: Mapping[str, Any]
     seconds: Mapping[str, float]
+    corrections: Sequence[Corrections] | None = None
 
     @cached_property
     def masks(self) -> Sequence[np.ndarray]:
@@ -145,10 +148,16 @@ class Result:
 
     def _describe_box(self, k: int, count: int, separate: bool) -> dict[str, Any]:
         image, segmentation = self.image, self.segmentation
-        box = [int(v) if v == int(v) else float(v) for v in self.boxes[k]]
+        box = None
+        if np.isfinite(self.boxes[k]).all():
+            box = _plain(self.boxes[k])
         entry: dict[str, Any] = {"name": self.names[k], "box": box, "iou": round(float(self.iou[k]), 4)}
         if self.slices is not None:
             entry["slice"] = self.slices[k]
+        if self.corrections is not None:
+            given = self.corrections[k]
+            entry |= {"points": [_plain(point) for point in given.points], "point_labels": given.labels.tolist()}
+            entry["corrects_mask"] = given.mask is not None
         pixels, measure = ("area", "area_mm2") if image.kind == "picture" else ("voxels", "volume_mm3")
         entry[pixels] = count
         if image.spacing is not None:
@@ -166,6 +175,11 @@ class Result:
             if image.modality not in (None, predicted) and probability >= SURE:
                 warnings.append(f"declared {image.modality}, but it looks like {predicted} ({probability:.0%})")
         return entry | ({"warning": "; ".join(warnings)} if warnings else {})
+
+
+def _plain(values: np.ndarray) -> list[int | float]:
+    """Return numbers for JSON, whole ones without a point."""
+    return [int(v) if v == int(v) else float(v) for v in values]
 
 
 class _SourceMasks(Sequence):

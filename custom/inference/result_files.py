@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from custom.atomic_write import write_whole
 from custom.errors import InputError
 from custom.images.formats import Format, fallback_format
 from custom.inference.overlay import draw_montage, draw_result
-from custom.inference.prompt_check import CheckedBoxes
+from custom.inference.prompt_check import CheckedPrompts, placed_boxes
 from custom.json_files import read_json
 
 if TYPE_CHECKING:
@@ -87,55 +87,52 @@ def write_result(
     folder.mkdir(parents=True, exist_ok=True)
     earlier = read_report(folder, name) or {"files": []}
     report_path(folder, name).unlink(missing_ok=True)
-    for file in earlier["files"]:
-        if file.startswith(name) and Path(file).name == file:
-            (folder / file).unlink(missing_ok=True)
-    masks, overlay = _mask_names(result, name, module, separate), f"{name}_overlay.png"
+    _remove(folder, (file for file in earlier["files"] if file.startswith(name) and Path(file).name == file))
+    overlay = f"{name}_overlay.png"
+    files = [overlay]
     try:
         try:
-            _write_masks(result, [folder / mask for mask in masks], module, separate)
+            files = [*_write_masks(result, folder, name, module, separate), overlay]
         except InputError as error:
             module = fallback_format(result.image)
             logger.warning("%s; the mask is written as %s", error, module.MASK)
-            for file in _files(masks):
-                (folder / file).unlink(missing_ok=True)
-            masks = _mask_names(result, name, module, separate)
-            _write_masks(result, [folder / mask for mask in masks], module, separate)
+            files = [*_write_masks(result, folder, name, module, separate), overlay]
         _write_png(folder / overlay, _draw(result))
         report = result.describe(separate=separate) | {"mask_format": module.MASK, "fingerprint": "", **(more or {})}
-        report["files"] = [*_files(masks), overlay]
+        report["files"] = files
         report["seconds"]["write"] = round(time.perf_counter() - start, 4)
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         write_whole(report_path(folder, name), lambda file: file.write(text.encode("utf-8", "backslashreplace")))
     except BaseException:
-        for file in (*_files(masks), overlay):
-            (folder / file).unlink(missing_ok=True)
+        _remove(folder, files)
         raise
     return report
 
 
-def _mask_names(result: Result, name: str, module: Format, separate: bool) -> list[str]:
-    ending = module.mask_ending(result.image)
-    if separate:
-        return [f"{name}_mask_{k}{ending}" for k in range(1, len(result.boxes) + 1)]
-    challenge = result.image.format == module.MASK == "npz"
-    return [f"{name}{ending}" if challenge else f"{name}_mask{ending}"]
-
-
-def _files(masks: list[str]) -> list[str]:
-    """Return the files of masks, including the pixel file of a NIfTI pair."""
-    pixels = [f"{mask.removesuffix('.hdr')}.img" for mask in masks if mask.endswith(".hdr")]
-    return [*masks, *pixels]
-
-
-def _write_masks(result: Result, paths: list[Path], module: Format, separate: bool) -> None:
-    image, segmentation = result.image, result.segmentation
+def _write_masks(result: Result, folder: Path, name: str, module: Format, separate: bool) -> list[str]:
+    """Write the masks and return their files, also the pixel files of NIfTI pairs; after an error none remains."""
+    image, segmentation, ending = result.image, result.segmentation, module.mask_ending(result.image)
     names = dict(enumerate(result.names, start=1))
-    if not separate:
-        module.write_mask(paths[0], segmentation.labels, names, image)
-        return
-    for k, path in enumerate(paths):
-        module.write_mask(path, segmentation.masks[k].astype(np.uint8), {1: names[k + 1]}, image)
+    if separate:
+        masks = [f"{name}_mask_{k}{ending}" for k in names]
+    else:
+        challenge = image.format == module.MASK == "npz"
+        masks = [f"{name}{ending}" if challenge else f"{name}_mask{ending}"]
+    files = masks + [f"{mask.removesuffix('.hdr')}.img" for mask in masks if mask.endswith(".hdr")]
+    try:
+        if not separate:
+            module.write_mask(folder / masks[0], segmentation.labels, names, image)
+        for k, mask in enumerate(masks if separate else ()):
+            module.write_mask(folder / mask, segmentation.masks[k].astype(np.uint8), {1: names[k + 1]}, image)
+    except BaseException:
+        _remove(folder, files)
+        raise
+    return files
+
+
+def _remove(folder: Path, files: Iterable[str]) -> None:
+    for file in files:
+        (folder / file).unlink(missing_ok=True)
 
 
 def _draw(result: Result) -> np.ndarray:
@@ -143,11 +140,13 @@ def _draw(result: Result) -> np.ndarray:
     named = [name if name != f"box {k}" else str(k) for k, name in enumerate(result.names, start=1)]
     if result.slices is not None:
         return _draw_slices(result, named)
-    boxes = image.boxes_to_array(result.boxes)
+    boxes, clicks = placed_boxes(image, result.boxes), None
+    if result.corrections is not None:
+        clicks = [(image.points_to_array(given.points), given.labels) for given in result.corrections]
     if image.kind == "picture":
-        return draw_result(image.array, labels, boxes, result.iou, named)
+        return draw_result(image.array, labels, boxes, result.iou, named, clicks)
     captions = [image.slice_name(z) for z in range(len(labels))]
-    return draw_montage(image.array, labels, boxes, captions, result.iou, named)
+    return draw_montage(image.array, labels, boxes, captions, result.iou, named, clicks)
 
 
 def _draw_slices(result: Result, named: list[str]) -> np.ndarray:
@@ -158,11 +157,16 @@ def _draw_slices(result: Result, named: list[str]) -> np.ndarray:
     labels = [picture.from_ijk(ijk[:, :, k : k + 1]) for picture, k in zip(pictures, kept, strict=True)]
     places = [kept.index(k) for k in result.slices]
     flat = [pictures[n].boxes_to_array(result.boxes[i : i + 1])[0] for i, n in enumerate(places)]
-    boxes = CheckedBoxes(np.stack(flat), tuple(places)).in_volume
+    boxes = CheckedPrompts(np.stack(flat), tuple(places)).in_volume
+    clicks = [
+        (np.insert(pictures[n].points_to_array(given.points), 2, n, axis=1), given.labels)
+        for n, given in zip(places, result.corrections or (), strict=False)
+    ]
     if len(kept) == 1:
-        return draw_result(pictures[0].array, labels[0], np.stack(flat), result.iou, named)
+        clicks = [(points[:, :2], signs) for points, signs in clicks]
+        return draw_result(pictures[0].array, labels[0], np.stack(flat), result.iou, named, clicks)
     stack = np.stack([picture.array for picture in pictures])
-    return draw_montage(stack, np.stack(labels), boxes, [f"z {k}" for k in kept], result.iou, named)
+    return draw_montage(stack, np.stack(labels), boxes, [f"z {k}" for k in kept], result.iou, named, clicks)
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:

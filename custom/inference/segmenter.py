@@ -14,8 +14,10 @@ from custom.errors import InputError
 from custom.images.boxes import tight_boxes
 from custom.images.frame import Frame, crop_box
 from custom.inference.backend import Backend, Decoded
+from custom.inference.corrections import Correction, Corrections
 from custom.inference.label_map import BoxMasks, Canvas, check_overlap
 from custom.modalities import MODALITIES, modality_index
+from custom.prompts import Prompts
 
 #: Before the box of a mask prompts the next slice, it grows by this margin: pixels of the 256 frame, but at least this
 #: number of pixels of the slice, since a small slice is magnified and objects change by whole pixels of it.
@@ -82,6 +84,7 @@ class BoxSegmenter:
         overlap: which mask gets a pixel that several cover: "logit", the one with the largest logit; "smaller", the one
             with fewer pixels (on the slice); "last", that of the last box.
         keep_masks: also return each box's own mask.
+        keep_logits: with its logits, for ``join_objects``.
         boxes_at_once: boxes decoded together.
         slices_at_once: slices of a volume encoded together.
         slices_kept: embeddings of a volume kept for a second visit (2 to 4 MB each); further slices are encoded again.
@@ -97,37 +100,79 @@ class BoxSegmenter:
         *,
         overlap: str = "logit",
         keep_masks: bool = False,
+        keep_logits: bool = False,
         boxes_at_once: int = 8,
         slices_at_once: int = 4,
         slices_kept: int = 64,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.backend, self.overlap, self.keep_masks = backend, check_overlap(overlap), keep_masks
+        self.backend, self.overlap = backend, check_overlap(overlap)
+        self._kept = {"keep_masks": keep_masks, "keep_logits": keep_logits}
         self.boxes_at_once, self.slices_at_once, self.slices_kept = boxes_at_once, slices_at_once, slices_kept
         self._progress = progress
         self._seconds: dict[str, float] = {}
 
-    def segment_picture(self, image: np.ndarray, boxes: np.ndarray, modality: str | None = None) -> Segmentation:
+    def segment_picture(
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        modality: str | None = None,
+        *,
+        corrections: Sequence[Corrections] | None = None,
+    ) -> Segmentation:
         """Segment a picture.
 
         Args:
             image: HxW or HxWx3 uint8.
-            boxes: Nx4 x_min y_min x_max y_max, native pixels, checked by ``check_boxes``.
+            boxes: Nx4 x_min y_min x_max y_max, native pixels, checked by ``check_boxes``; NaN for an object without.
             modality: name; None: predicted by the network's classifier, if it has one.
+            corrections: clicks and mask of each object.
         """
         self._seconds = dict.fromkeys(("encode", "decode", "resize"), 0.0)
         boxes = np.asarray(boxes, np.float64)
         (seen,) = self._encode([image])
-        modality = self._prompted(modality) or self._recognise(seen, boxes)
-        canvas = Canvas(image.shape[:2], len(boxes), self.overlap, self.keep_masks)
+        boxed = np.isfinite(boxes).all(axis=1)
+        whole = np.array([[0.0, 0.0, image.shape[1] - 1.0, image.shape[0] - 1.0]])
+        modality = self._prompted(modality) or self._recognise(seen, boxes[boxed] if boxed.any() else whole)
+        canvas = Canvas(image.shape[:2], len(boxes), self.overlap, **self._kept)
         ious, modalities = [0.0] * len(boxes), [None] * len(boxes)
-        for k, mask in self._decode(seen, boxes, modality):
+        for k, mask in self._all(seen, boxes, modality, corrections):
             canvas.paint(k + 1, mask.logits)
             ious[k], modalities[k] = mask.iou, mask.modality
         return self._result(canvas, ious, modality, modalities)
 
+    def _all(
+        self, seen: _Slice, boxes: np.ndarray, modality: str | None, corrections: Sequence[Corrections] | None
+    ) -> Iterator[tuple[int, _Mask]]:
+        """Decode the objects of one slice: boxes together, what has clicks or a mask one by one."""
+        said = [bool(given) for given in corrections] if corrections else [False] * len(boxes)
+        alone = np.flatnonzero(~np.array(said))
+        for n, mask in self._decode(seen, boxes[alone], modality) if len(alone) else ():
+            yield int(alone[n]), mask
+        for k in np.flatnonzero(said).tolist():
+            yield k, self._corrected(seen, boxes[k], corrections[k], modality)
+
+    def _corrected(self, seen: _Slice, box: np.ndarray, corrections: Corrections, modality: str | None) -> _Mask:
+        """Decode one object (box of 4 numbers, NaN for none) with its clicks and mask."""
+        given = box if np.isfinite(box).all() else None
+
+        def decode(prompts: Prompts, answer: Decoded | None) -> Decoded:
+            features = None if given is None else self.backend.clip_features(seen.image, box[None])
+            prompts = prompts._replace(modality=modality_index(modality), image_features=features)
+            with self._timed("decode"):
+                return _finite(self.backend.decode(seen.embedding, prompts, answer))
+
+        correction = Correction(seen.image, seen.frame, crop_size=self.backend.crop_size, decode=decode)
+        return self._mask(seen, correction.run(given, corrections), 0)
+
     def segment_volume(
-        self, volume: np.ndarray, boxes: np.ndarray, modality: str | None = None, *, follow: bool = True
+        self,
+        volume: np.ndarray,
+        boxes: np.ndarray,
+        modality: str | None = None,
+        *,
+        follow: bool = True,
+        corrections: Sequence[Corrections] | None = None,
     ) -> Segmentation:
         """Segment a volume slice by slice, from the middle of each box outwards to its first and last slice.
 
@@ -143,13 +188,14 @@ class BoxSegmenter:
             boxes: Nx6 x_min y_min z_min x_max y_max z_max, native voxels, checked by ``check_boxes``.
             modality: as for a picture; None: predicted on the middle slice of the largest box.
             follow: False prompts every slice with the given box.
+            corrections: clicks of each object; those on a slice correct its mask there, and so also prompt the next.
         """
         self._seconds = dict.fromkeys(("encode", "decode", "resize"), 0.0)
         boxes = np.asarray(boxes, np.float64)
         first, last = (np.rint(boxes[:, i]).astype(int) for i in (2, 5))
         middle = (first + last) // 2 if follow else first
         tracks = [_Track(given, given, given) for given in boxes[:, [0, 1, 3, 4]]]
-        canvas = Canvas(volume.shape[:3], len(boxes), self.overlap, self.keep_masks)
+        canvas = Canvas(volume.shape[:3], len(boxes), self.overlap, **self._kept)
         upwards, downwards = _plan(middle, last), _plan(first, middle - 1)[::-1]
         kept: dict[int, _Slice] = {}
         modality = self._prompted(modality)
@@ -163,7 +209,8 @@ class BoxSegmenter:
                 prompts = np.stack([tracks[k].current for k in members])
                 if follow:
                     prompts = self._tightened(seen, prompts, [tracks[k].given for k in members], modality)
-                for n, mask in self._decode(seen, prompts, modality):
+                clicks = [corrections[k].on_slice(z) for k in members] if corrections else None
+                for n, mask in self._all(seen, prompts, modality, clicks):
                     k = members[n]
                     canvas.paint(k + 1, mask.logits, z)
                     _advance(tracks[k], mask, seen.frame, follow)
@@ -235,10 +282,14 @@ class BoxSegmenter:
             numbers = order[start : start + self.boxes_at_once]
             decoded = self._run(seen, boxes[numbers], modality)
             for i, k in enumerate(numbers.tolist()):
-                with self._timed("resize"):
-                    (logits,) = seen.frame.logits_to_native(decoded.mask_logits[i : i + 1])
-                modality_logits = None if decoded.modality_logits is None else decoded.modality_logits[i]
-                yield k, _Mask(logits, float(decoded.iou[i]), modality_logits)
+                yield k, self._mask(seen, decoded, i)
+
+    def _mask(self, seen: _Slice, decoded: Decoded, i: int) -> _Mask:
+        """Return result i at native size."""
+        with self._timed("resize"):
+            (logits,) = seen.frame.logits_to_native(decoded.mask_logits[i : i + 1])
+        modality = None if decoded.modality_logits is None else decoded.modality_logits[i]
+        return _Mask(logits, float(decoded.iou[i]), modality)
 
     def _run(self, seen: _Slice, boxes: np.ndarray, modality: str | None) -> Decoded:
         """Decode some boxes (Nx4, native) of one slice: logits Nx256x256."""
@@ -246,11 +297,14 @@ class BoxSegmenter:
             crops = np.stack([crop_box(seen.image, box, self.backend.crop_size) for box in boxes])
             framed = seen.frame.boxes_to_frame(boxes).astype(np.float32)
         with self._timed("decode"):
-            features = self.backend.clip_features(seen.image, boxes)
-            decoded = self.backend.decode(seen.embedding, framed, modality_index(modality), crops, features)
-        if not (np.isfinite(decoded.mask_logits).all() and np.isfinite(decoded.iou).all()):
-            raise InputError("network", "mask logits or IoU", "NaN or infinite values", "finite weights")
-        return decoded
+            prompts = Prompts(
+                boxes=framed,
+                crops=crops,
+                crop_boxes=framed,
+                modality=modality_index(modality),
+                image_features=self.backend.clip_features(seen.image, boxes),
+            )
+            return _finite(self.backend.decode(seen.embedding, prompts))
 
     def _result(
         self, canvas: Canvas, ious: list[float], modality: str | None, modalities: list[np.ndarray | None]
@@ -269,6 +323,12 @@ class BoxSegmenter:
         start = time.perf_counter()
         yield
         self._seconds[stage] += time.perf_counter() - start
+
+
+def _finite(decoded: Decoded) -> Decoded:
+    if not (np.isfinite(decoded.mask_logits).all() and np.isfinite(decoded.iou).all()):
+        raise InputError("network", "mask logits or IoU", "NaN or infinite values", "finite weights")
+    return decoded
 
 
 def _advance(track: _Track, mask: _Mask, frame: Frame, follow: bool) -> None:

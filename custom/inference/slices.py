@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from custom.images.image import Image
-from custom.inference.prompt_check import CheckedBoxes
+from custom.inference.prompt_check import CheckedPrompts
 from custom.inference.segmenter import Segmentation
 
 
@@ -35,7 +35,7 @@ class SliceMasks(Sequence):
 
 
 def join_slices(
-    image: Image, checked: CheckedBoxes, segment: Callable[[Image, CheckedBoxes], Segmentation]
+    image: Image, checked: CheckedPrompts, segment: Callable[[Image, CheckedPrompts], Segmentation]
 ) -> Segmentation:
     """Segment boxes slice by slice and join the results to one of the volume.
 
@@ -51,7 +51,10 @@ def join_slices(
     parts = []
     for k in dict.fromkeys(checked.slices):
         picture, numbers = image.take_slice(k), np.flatnonzero(slices == k)
-        part = segment(picture, CheckedBoxes(checked.boxes[numbers]))
+        said = checked.corrections
+        part = segment(
+            picture, CheckedPrompts(checked.boxes[numbers], corrections=said and tuple(said[n] for n in numbers))
+        )
         values = np.array([0, *(numbers + 1)], np.uint8 if len(slices) < 256 else np.uint16)
         planes[k] = picture.to_ijk(values[part.labels])[:, :, 0]
         for n, number in enumerate(numbers):

@@ -10,8 +10,9 @@ import torch
 
 from custom.images.frame import crop_box
 from custom.inference.backend import Decoded
-from custom.networks import FrozenCLIP, MCPMedSAM
+from custom.networks import FrozenCLIP, MCPMedSAM, MCPMedSAMOutput
 from custom.networks.clip import CLIP_CROP_SIZE
+from custom.prompts import Prompts
 
 
 class TorchBackend:
@@ -36,6 +37,16 @@ class TorchBackend:
     def crop_size(self) -> int:
         """Side of the crops in pixels."""
         return self.network.crop_size
+
+    @property
+    def takes_clicks(self) -> bool:
+        """Whether the weights were trained with clicks."""
+        return self.network.takes_clicks
+
+    @property
+    def click_tokens(self) -> bool:
+        """Whether clicks change the decoder's answer to a box."""
+        return self.network.prompt_encoder.click_tokens
 
     @property
     def clip_image(self) -> bool:
@@ -63,23 +74,24 @@ class TorchBackend:
         with self._inference():
             return self.clip.to(self.device).encode_image(self._tensor(crops)).float().cpu().numpy()
 
-    def decode(
-        self,
-        embedding: torch.Tensor,
-        boxes: np.ndarray,
-        modality: int,
-        crops: np.ndarray,
-        image_features: np.ndarray | None = None,
-    ) -> Decoded:
-        """Decode N boxes of one image; see ``Backend``."""
+    def encode_content(self, crops: np.ndarray) -> np.ndarray | None:
+        """Return the dense content prompt of crops, Nx3xSxS -> Nx256x64x64; None without the content CNN."""
+        if not self.network.components.content_cnn:
+            return None
         with self._inference():
-            output = self.network.decode(
-                embedding,
-                self._tensor(boxes).unsqueeze(0),  # Nx4 -> 1xNx4
-                torch.tensor([modality], device=self.device),
-                self._tensor(crops).unsqueeze(0),  # Nx3xSxS -> 1xNx3xSxS
-                None if image_features is None else self._tensor(image_features).unsqueeze(0),  # NxF -> 1xNxF
-            )
+            return self.network.prompt_encoder.content_map(self._tensor(crops)).float().cpu().numpy()
+
+    def decode(self, embedding: torch.Tensor, prompts: Prompts, answer: Decoded | None = None) -> Decoded:
+        """Decode N objects of one image; see ``Backend``."""
+        modality = torch.tensor([prompts.modality], device=self.device)
+        given = prompts._replace(modality=None).map(lambda value: self._tensor(value).unsqueeze(0))  # N... -> 1xN...
+        before = None
+        if answer is not None:
+            masks, iou = (self._tensor(value).unsqueeze(0) for value in (answer.mask_logits, answer.iou))
+            logits = answer.modality_logits
+            before = MCPMedSAMOutput(masks, iou, None if logits is None else self._tensor(logits), None, None)
+        with self._inference():
+            output = self.network.decode(embedding, given._replace(modality=modality), answer=before)
         masks, iou = (value[0].float().cpu().numpy() for value in (output.mask_logits, output.iou))
         logits = output.modality_logits
         return Decoded(masks, iou, None if logits is None else logits.float().cpu().numpy())

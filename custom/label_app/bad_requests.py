@@ -37,7 +37,7 @@ def guard_endpoints() -> None:
     """
     _replace(infer, "run_inference", _checked)
     for name in ("add_image", "save_label"):
-        _replace(datastore, name, _with_http_400)
+        _replace(datastore, name, as_http_400())
 
 
 def guard_server(upload_bytes: int) -> None:
@@ -56,15 +56,6 @@ def _replace(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Callab
     function = getattr(module, name)
     if not hasattr(function, "__wrapped__"):  # the app may be started again in the same process
         setattr(module, name, wrap(function))
-
-
-def _with_http_400(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def call(*arguments: Any, **named: Any) -> Any:
-        with as_http_400():
-            return function(*arguments, **named)
-
-    return call
 
 
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import get_args
 
 from custom.errors import InputError
 from custom.inference.models import BACKENDS, Model, choose_model, default_checkpoint
+from custom.label_app.roi import Meaning
 
 _OF_THE_SERVER = ("server_mode",)  # MONAI Label's own
 
@@ -22,6 +24,7 @@ class Conf:
         clip: the CLIP the weights were trained with: auto, none, a hub name or a local folder.
         precision: of the arithmetic, f32 or bf16.
         device: where PyTorch computes, e.g. cpu or cuda:1.
+        clicks: what clicks without a box are: points on and beside the object, or the first two are corners of a box.
         labels: names of objects offered in the client, comma-separated.
         embeddings: image embeddings kept between requests, 4 MB each.
         image_mb: megabytes of images kept between requests.
@@ -37,14 +40,16 @@ class Conf:
     clip: str = "auto"
     precision: str | None = None
     device: str | None = None
+    clicks: str = "points"
     labels: str = "object"
     embeddings: int = 128
     image_mb: int = 512
     upload_mb: int = 1024
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise InputError("--conf", "backend", repr(self.backend), ", ".join(BACKENDS))
+        for name, allowed in (("backend", BACKENDS), ("clicks", get_args(Meaning))):
+            if getattr(self, name) not in allowed:
+                raise InputError("--conf", name, repr(getattr(self, name)), ", ".join(allowed))
         if not self.names:
             raise InputError("--conf", "labels", repr(self.labels), 'names such as "liver,tumor"')
         for name in ("embeddings", "image_mb", "upload_mb"):

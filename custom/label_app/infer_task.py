@@ -1,4 +1,4 @@
-"""The two tasks of the client's list: boxes on one slice, and boxes through a volume."""
+"""The two tasks of the client's list: objects on one slice, and objects through a volume."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from custom.label_app.service import CHOICES, SegmentationService, answer, write_mask_file
 
 _DESCRIPTIONS = {
-    2: "MCP-MedSAM: what is inside a box, on one slice or picture",
-    3: "MCP-MedSAM: what is inside a box, followed from slice to slice",
+    2: "MCP-MedSAM: what a box and clicks mark, on one slice or picture",
+    3: "MCP-MedSAM: what a box and clicks mark, followed from slice to slice",
 }
 
 
 class BoxTask(InferTask):
-    """Segments boxes; its type is "deepgrow", so that 3D Slicer lists it for its ROI.
+    """Segments by boxes and clicks.
+
+    Its type is "deepgrow": for it 3D Slicer sends its ROI, and all clients send the clicks of one object as
+    ``foreground`` and ``background``. For "deepedit" they send clicks under the names of all labels.
 
     Args:
         service: shared by all tasks, so that they share its caches.

@@ -34,7 +34,7 @@ from custom.version import __version__  # noqa: E402
 
 
 class MCPMedSAMApp(MONAILabelApp):
-    """Box prompts in 2D and 3D, fine-tuning on saved labels, and the next image to label."""
+    """Boxes and clicks in 2D and 3D, fine-tuning on saved labels, and the next image to label."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         # Uploads and results get their own folder, so that no request can name other temporary files.
@@ -52,7 +52,7 @@ class MCPMedSAMApp(MONAILabelApp):
             studies=studies,
             conf=conf,
             name="MCP-MedSAM",
-            description="Segments what is inside a box, in eleven imaging modalities",
+            description="Segments what boxes and clicks mark, in eleven imaging modalities",
             version=__version__,
             labels=self.settings.names,
         )
@@ -69,7 +69,7 @@ class MCPMedSAMApp(MONAILabelApp):
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """Return the two box tasks."""
+        """Return the two tasks."""
         return {
             f"mcp_medsam_{dimension}d": BoxTask(self.service, dimension=dimension, labels=self.settings.names)
             for dimension in (2, 3)
@@ -91,7 +91,9 @@ class MCPMedSAMApp(MONAILabelApp):
             if task is None:
                 raise InputError("request", "model", repr(request.get("model")), ", ".join(self._infers))
             tag = plain_name(request.get("label_tag", DefaultLabelTag.ORIGINAL.value), "label_tag")
-            path, image = locate(request.get("image"), datastore, self._open_folders())
+            opened = self.sessions()  # volumes opened in 3D Slicer that are not in the datastore
+            folders = [Path(self._temporary.name), *([] if opened is None else [Path(opened.store_path)])]
+            path, image = locate(request.get("image"), datastore, folders)
             file, report = task({**request, "image": str(path)})
         label = file
         if image is not None:
@@ -114,10 +116,6 @@ class MCPMedSAMApp(MONAILabelApp):
             if request.get("strategy") not in self._strategies:
                 raise InputError("request", "strategy", repr(request.get("strategy")), ", ".join(self._strategies))
             return super().next_sample(request)
-
-    def _open_folders(self) -> list[Path]:
-        opened = self.sessions()  # volumes opened in 3D Slicer that are not in the datastore
-        return [Path(self._temporary.name), *([] if opened is None else [Path(opened.store_path)])]
 
     def _note(self, datastore: Datastore, image: str, report: dict[str, Any]) -> None:
         """Store what the strategy and the training need."""

@@ -1,4 +1,4 @@
-"""From a request's image and boxes to masks on the image's own grid, with caches for the next click."""
+"""From a request's image, boxes and clicks to masks on the image's own grid, with caches for the next click."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from custom.inference.predictor import Predictor
 from custom.inference.result import Result
 from custom.label_app.conf import Conf
 from custom.label_app.image_cache import ImageCache
-from custom.label_app.roi import parse_prompt
+from custom.label_app.roi import has_clicks, parse_prompt
 from custom.label_app.weights import Weights
 from custom.modalities import MODALITIES, canonical_modality
 
@@ -32,7 +32,7 @@ class SegmentationService:
 
     Args:
         weights: decides which weights to use.
-        conf: sizes of the caches, names of objects.
+        conf: sizes of the caches, names of objects, the meaning of clicks.
     """
 
     def __init__(self, weights: Weights, conf: Conf) -> None:
@@ -42,28 +42,33 @@ class SegmentationService:
         self._lock = threading.Lock()
 
     def segment(self, path: Path, request: Mapping[str, Any], *, dimension: int) -> Result:
-        """Segment the boxes of a request.
+        """Segment what the boxes and clicks of a request mean.
 
         Args:
             path: the image file.
-            request: boxes as ``custom.label_app.roi`` describes; ``modality``, one of ``CHOICES``; ``label``, name of
-                the object.
+            request: boxes and clicks as ``custom.label_app.roi`` describes; ``modality``, one of ``CHOICES``;
+                ``label``, name of the object.
             dimension: 2 for one slice, 3 for a volume.
 
         Raises:
-            InputError: the image, its boxes or the modality cannot be used.
+            InputError: the image, its boxes, clicks or the modality cannot be used.
         """
         modality = declared_modality(request)
         with self._lock:
             image = self.images.read(path, modality)
-            prompt = parse_prompt(
-                request, image.size, dimension=dimension, flat=2 if image.flat_axis is None else image.flat_axis
-            )
+            flat = 2 if image.flat_axis is None else image.flat_axis
+            # Asking starts the network, so only if there are clicks.
+            takes_clicks = has_clicks(request) and self._in_use().network.start().takes_clicks
+            meaning = self.conf.clicks if takes_clicks else None
+            prompt = parse_prompt(request, image.size, dimension=dimension, flat=flat, clicks=meaning)
             mask_file_format(image, request)  # before the network runs
-            names = box_names(len(prompt.boxes), str(request.get("label") or ""), self.conf.names)
+            names = box_names(prompt.count, str(request.get("label") or ""), self.conf.names)
             predictor = self._in_use()
             predictor.set_image(image)
-            return predictor.predict(prompt.boxes, slice=prompt.slice, names=names)
+            clicks = {}
+            if prompt.points is not None:
+                clicks = {"points": [prompt.points.tolist()], "point_labels": [prompt.point_labels.tolist()]}
+            return predictor.predict(prompt.boxes, slice=prompt.slice, names=names, **clicks)
 
     def glance(self, path: Path, modality: str | None) -> float:
         """Return the predicted IoU of a box around the whole middle slice of an image without boxes.
@@ -132,17 +137,16 @@ def mask_file_format(image: Image, request: Mapping[str, Any]) -> tuple[Format, 
     Raises:
         InputError: another ending (it would become part of a path), or one that cannot hold the mask.
     """
-    ending = request.get("result_extension") or None
-    if ending not in (None, *ENDINGS):
+    ending, (own, _) = request.get("result_extension"), mask_format(image)
+    if not ending:
+        return own, own.mask_ending(image)
+    if ending not in ENDINGS:
         raise InputError("request", "result_extension", repr(ending), ", ".join(ENDINGS))
-    if ending is None:
-        module, _ = mask_format(image)
-        return module, module.mask_ending(image)
     module = next(module for module in mask_formats().values() if has_ending(f"mask{ending}", module.ENDINGS))
     problem = module.mask_problem(image)
     if problem is not None:
-        own = mask_format(image)[0].mask_ending(image)
-        raise InputError("request", "result_extension", f"{ending!r} for {problem}", f"{own}, .nrrd for this image")
+        allowed = f"{own.mask_ending(image)}, .nrrd for this image"
+        raise InputError("request", "result_extension", f"{ending!r} for {problem}", allowed)
     return module, ending
 
 

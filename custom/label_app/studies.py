@@ -44,10 +44,8 @@ class GuardedDatastore(LocalDatastore):
 
 def unknown_image(image: object, known: Collection[str]) -> InputError:
     """Make the error for an image that is not in the datastore."""
-    examples = ", ".join(sorted(known)[:_SHOWN])
-    allowed = (
-        f"one of the {len(known)} images of the datastore ({examples}{', ...' * (len(known) > _SHOWN)}), or a file"
-    )
+    examples = ", ".join(sorted(known)[:_SHOWN]) + ", ..." * (len(known) > _SHOWN)
+    allowed = f"one of the {len(known)} images of the datastore ({examples}), or a file"
     return InputError("request", "image", repr(image) if image else "nothing", allowed)
 
 

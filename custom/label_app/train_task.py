@@ -41,7 +41,7 @@ class FineTune(TrainTask):
 
     def __init__(self, weights: Weights) -> None:
         super().__init__("Fine-tune MCP-MedSAM on the saved labels")
-        self.weights = weights
+        self.weights, self._stats_file = weights, weights.folder / "stats.json"
 
     def config(self) -> dict[str, Any]:
         """Return what the client can set."""
@@ -77,10 +77,6 @@ class FineTune(TrainTask):
         }
         write_whole(self._stats_file, lambda file: file.write(json.dumps(stats, indent=2).encode()))
         return stats
-
-    @property
-    def _stats_file(self) -> Path:
-        return self.weights.folder / "stats.json"
 
     def _overrides(self, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         steps = max(1, settings["boxes_per_epoch"] // settings["batch_size"]) * settings["max_epochs"]

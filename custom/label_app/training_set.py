@@ -41,9 +41,8 @@ def prepare_labels(pairs: Sequence[Labelled], folder: Path) -> str:
     if not pairs:
         raise InputError("datastore", "labels", "none", "at least one image with a saved (final) label")
     write_manifests(pairs, folder / "source")
-    report = prepare(
-        ManifestReader(folder / "source"), folder / "prepared", splits=SplitRule(leakage=WARN), progress=False
-    )
+    reader, splits = ManifestReader(folder / "source"), SplitRule(leakage=WARN)
+    report = prepare(reader, folder / "prepared", splits=splits, progress=False)
     problems = [*report.skipped, *report.left_out]
     if not report.training or not report.validation:
         raise InputError("datastore", "labels", "; ".join(problems) or "nothing to learn from", "usable labels")

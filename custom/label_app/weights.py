@@ -48,10 +48,9 @@ class Weights:
             return self._base
         try:
             stat = self.trained.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         except FileNotFoundError:
             stamp = None
-        else:
-            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if stamp != self._stamp:
             self._model = self._base if stamp is None else self.conf.network(str(self.trained))
             self._stamp = stamp

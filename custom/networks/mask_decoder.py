@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.ops import MLP
 
 from custom.networks.content_cnn import LEAKY_SLOPE
-from custom.networks.prompt_encoder import Prompts
+from custom.networks.prompt_encoder import EncodedPrompts
 from custom.networks.two_way_transformer import TwoWayTransformer
 
 NUM_MASK_TOKENS = 4
@@ -49,12 +49,14 @@ class ResidualBlock(nn.Module):
 class MaskDecoder(nn.Module):
     """Join image embedding and prompts into a mask, a predicted IoU and a modality class.
 
-    A branch whose prompt is off passes the image features through; with both off this is SAM's decoder.
+    A branch whose prompt is off passes the image features through; with both off this is SAM's decoder. A click in
+    place of a box has a transformer of its own, so that learning clicks does not change the masks of boxes.
     """
 
     def __init__(self, *, width: int = 256, num_modalities: int = 11) -> None:
         super().__init__()
         self.transformer = TwoWayTransformer(width=width)
+        self.click_transformer = TwoWayTransformer(width=width)
         self.iou_token = nn.Parameter(torch.randn(1, width))
         self.mask_tokens = nn.Parameter(torch.randn(NUM_MASK_TOKENS, width))
 
@@ -89,51 +91,81 @@ class MaskDecoder(nn.Module):
         nn.init.dirac_(self.join.weight)
         nn.init.zeros_(self.join.bias)
 
-    def forward(self, image: torch.Tensor, image_pe: torch.Tensor, prompts: Prompts) -> DecoderOutput:
-        """Decode R boxes.
+    def start_clicks(self) -> None:
+        """Start the transformer for clicks as that for boxes."""
+        self.click_transformer.load_state_dict(self.transformer.state_dict())
+
+    def forward(self, image: torch.Tensor, image_pe: torch.Tensor, prompts: EncodedPrompts) -> DecoderOutput:
+        """Decode R objects.
 
         Args:
             image: image embedding, RxCxHxW.
             image_pe: positional encoding of the grid, 1xCxHxW.
-            prompts: the prompts of R boxes.
+            prompts: the encoded prompts of R objects.
         """
-        output_tokens = torch.cat([self.iou_token, self.mask_tokens]).expand(len(image), -1, -1)
-        tokens = torch.cat([output_tokens, prompts.sparse], dim=1)
-        tokens, source = self.transformer(image + prompts.dense, image_pe, tokens)
+        own = {"iou": self.iou_token, "masks": self.mask_tokens}
+        tokens = {name: token.expand(len(image), -1, -1) for name, token in own.items()} | prompts.tokens
+        absent = prompts.absent
+        if absent is not None:
+            absent = F.pad(absent, (1 + NUM_MASK_TOKENS, 0))
+        dense = prompts.dense if prompts.mask is None else prompts.dense + prompts.mask
+        values = torch.cat(list(tokens.values()), dim=1)
+        joined, source = self._attend(image + dense, image_pe, values, absent, prompts.boxless)
+        sizes = [token.shape[1] for token in tokens.values()]
+        tokens = dict(zip(tokens, joined.split(sizes, dim=1), strict=True))
 
         modality_logits = None
-        if prompts.modality is not None or self._has_content(prompts):
-            # The prompts' tokens come last: ..., content, modality, each only if its component is on.
-            modality_token = tokens[:, -1] if prompts.modality is not None else None
-            content_token = None
-            if prompts.content is not None:
-                content_token = tokens[:, -1 if prompts.modality is None else -2]
-            by_modality, modality_logits = self._modality_branch(source, modality_token)
-            by_content = self._content_branch(source, prompts, content_token)
+        if "modality" in tokens or self._has_content(prompts):
+            by_modality, modality_logits = self._modality_branch(source, tokens.get("modality"))
+            by_content = self._content_branch(source, prompts, tokens.get("content"))
             source = self.join_block(self.join(torch.cat([by_modality, by_content], dim=1)))
 
         features = self.upscale(source)  # RxCxHxW -> RxC/8x4Hx4W
-        kernel = self.mask_mlp(tokens[:, 1])  # RxC -> RxC/8
+        kernel = self.mask_mlp(tokens["masks"][:, 0])  # RxC -> RxC/8
         mask_logits = torch.einsum("rc,rchw->rhw", kernel, features)
-        return DecoderOutput(mask_logits, self.iou_head(tokens[:, 0])[:, 0], modality_logits)
+        return DecoderOutput(mask_logits, self.iou_head(tokens["iou"][:, 0])[:, 0], modality_logits)
+
+    def _attend(
+        self,
+        source: torch.Tensor,
+        image_pe: torch.Tensor,
+        tokens: torch.Tensor,
+        absent: torch.Tensor | None,
+        boxless: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Join image and tokens, by a transformer of their own for objects that have a click in place of a box."""
+        if boxless is None or not boxless.any():
+            return self.transformer(source, image_pe, tokens, absent)
+        rows = [chosen.nonzero()[:, 0] for chosen in (~boxless, boxless)]
+        parts = [
+            transformer(source[chosen], image_pe, tokens[chosen], None if absent is None else absent[chosen])
+            for transformer, chosen in zip((self.transformer, self.click_transformer), rows, strict=True)
+            if len(chosen)
+        ]
+        order = torch.cat(rows).argsort()
+        joined, images = (torch.cat(values)[order] for values in zip(*parts, strict=True))
+        return joined, images
 
     @staticmethod
-    def _has_content(prompts: Prompts) -> bool:
-        return prompts.content is not None or prompts.dense.shape[-1] > 1
+    def _has_content(prompts: EncodedPrompts) -> bool:
+        return "content" in prompts.tokens or prompts.dense.shape[-1] > 1
 
     def _modality_branch(
         self, source: torch.Tensor, token: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if token is None:
             return source, None
+        token = token[:, 0]  # Rx1xC -> RxC
         weight, bias = self.film_weight(token), self.film_bias(token)
         film = weight[:, :, None, None] * source + bias[:, :, None, None] + source
         return self.modality_block(film), self.modality_head(weight + bias + token)
 
-    def _content_branch(self, source: torch.Tensor, prompts: Prompts, token: torch.Tensor | None) -> torch.Tensor:
+    def _content_branch(
+        self, source: torch.Tensor, prompts: EncodedPrompts, token: torch.Tensor | None
+    ) -> torch.Tensor:
         if not self._has_content(prompts):
             return source
         joined = prompts.dense + source
         if token is not None:
-            joined = joined + token[:, :, None, None]
+            joined = joined + token[:, 0, :, None, None]
         return self.content_block(joined)

@@ -25,10 +25,13 @@ class Attention(nn.Module):
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # BxLxC -> BxHeadsxLxC/Heads
 
-    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Attend from q (BxLxC) to k and v (BxMxC); returns BxLxC."""
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attended: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Attend from q (BxLxC) to k and v (BxMxC), to some of them only if ``attended`` (BxM) is given: BxLxC."""
         q, k, v = self._split(self.q_proj(q)), self._split(self.k_proj(k)), self._split(self.v_proj(v))
-        out = F.scaled_dot_product_attention(q, k, v)
+        mask = None if attended is None else attended[:, None, None]  # BxM -> Bx1x1xM
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out_proj(out.transpose(1, 2).flatten(2))  # BxHeadsxLxC/Heads -> BxLxC
 
 
@@ -48,19 +51,24 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = Attention(width=width, heads=heads, inner_width=width // 2)
 
     def forward(
-        self, tokens: torch.Tensor, image: torch.Tensor, token_pe: torch.Tensor, image_pe: torch.Tensor
+        self,
+        tokens: torch.Tensor,
+        image: torch.Tensor,
+        token_pe: torch.Tensor,
+        image_pe: torch.Tensor,
+        attended: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Update tokens (BxTxC) and image (BxLxC); the encodings are added to queries and keys only."""
         if self.first:  # the first block's tokens are their own positional encoding
-            tokens = self.self_attn(tokens, tokens, tokens)
+            tokens = self.self_attn(tokens, tokens, tokens, attended)
         else:
             q = tokens + token_pe
-            tokens = tokens + self.self_attn(q, q, tokens)
+            tokens = tokens + self.self_attn(q, q, tokens, attended)
         tokens = self.norm1(tokens)
         tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, image + image_pe, image))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        image = self.norm4(image + self.cross_attn_image_to_token(image + image_pe, tokens + token_pe, tokens))
-        return tokens, image
+        seen = self.cross_attn_image_to_token(image + image_pe, tokens + token_pe, tokens, attended)
+        return tokens, self.norm4(image + seen)
 
 
 class TwoWayTransformer(nn.Module):
@@ -75,7 +83,11 @@ class TwoWayTransformer(nn.Module):
         self.norm_final = nn.LayerNorm(width)
 
     def forward(
-        self, source: torch.Tensor, source_pe: torch.Tensor, tokens: torch.Tensor
+        self,
+        source: torch.Tensor,
+        source_pe: torch.Tensor,
+        tokens: torch.Tensor,
+        absent: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Join image and prompts.
 
@@ -83,15 +95,16 @@ class TwoWayTransformer(nn.Module):
             source: image embedding plus dense prompt, BxCxHxW.
             source_pe: positional encoding of the grid, 1xCxHxW.
             tokens: BxTxC.
+            absent: BxT, True for tokens that nothing attends to; None if there are none.
 
         Returns:
             tokens BxTxC and image features BxCxHxW.
         """
         image = source.flatten(2).transpose(1, 2)  # BxCxHxW -> BxHWxC
         image_pe = source_pe.flatten(2).transpose(1, 2)  # 1xCxHxW -> 1xHWxC
-        token_pe = tokens
+        token_pe, attended = tokens, None if absent is None else ~absent
         for block in self.blocks:
-            tokens, image = block(tokens, image, token_pe, image_pe)
+            tokens, image = block(tokens, image, token_pe, image_pe, attended)
         attended = self.final_attn_token_to_image(tokens + token_pe, image + image_pe, image)
         tokens = self.norm_final(tokens + attended)
         return tokens, image.transpose(1, 2).reshape(source.shape)  # BxHWxC -> BxCxHxW

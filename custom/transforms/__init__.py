@@ -14,6 +14,7 @@ from custom.transforms.dictionary import (
 )
 from custom.transforms.masks import masks_to_frame
 from custom.transforms.modality import RandUnknownModalityd
+from custom.transforms.views import RandViewsd, Viewsd
 
 __all__ = [
     "Boxd",
@@ -24,8 +25,10 @@ __all__ = [
     "RandAffineMasksd",
     "RandBoxd",
     "RandUnknownModalityd",
+    "RandViewsd",
     "RestoreMasksd",
     "ToFramed",
+    "Viewsd",
     "masks_to_frame",
     "tight_boxes",
 ]

@@ -8,34 +8,25 @@ kind of data set needs one subclass of :class:`data_prep.readers.base.Reader`, o
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 
 from data_prep.readers.base import Reader
 
-_PLACES = {
-    "demo": "data_prep.readers.demo:DemoReader",
-    "manifest": "data_prep.readers.manifest:ManifestReader",
-    "npz": "data_prep.readers.npz:NpzReader",
-    "nifti": "data_prep.readers.nifti:NiftiReader",
-    "dicom": "data_prep.readers.dicom:DicomReader",
-    "images": "data_prep.readers.images:ImagesReader",
-    "coco": "data_prep.readers.coco:CocoReader",
-}
 
-
-class _Readers(Mapping[str, type[Reader]]):
+class _Readers(UserDict[str, str]):
     """Verb -> reader class, imported on first use: some need libraries that the others do not."""
 
     def __getitem__(self, verb: str) -> type[Reader]:
-        return pkgutil.resolve_name(_PLACES[verb])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_PLACES)
-
-    def __len__(self) -> int:
-        return len(_PLACES)
+        return pkgutil.resolve_name(self.data[verb])
 
 
-READERS: Mapping[str, type[Reader]] = _Readers()
-
-__all__ = ["READERS", "Reader"]
+READERS: Mapping[str, type[Reader]] = _Readers(
+    demo="data_prep.readers.demo:DemoReader",
+    manifest="data_prep.readers.manifest:ManifestReader",
+    npz="data_prep.readers.npz:NpzReader",
+    nifti="data_prep.readers.nifti:NiftiReader",
+    dicom="data_prep.readers.dicom:DicomReader",
+    images="data_prep.readers.images:ImagesReader",
+    coco="data_prep.readers.coco:CocoReader",
+)

@@ -1,4 +1,4 @@
-"""The interface of readers: a quick list of sources, and one loaded case for each."""
+"""The interface of readers: a quick list of sources, and one loaded case for each; and what readers share."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from custom.images.formats import format_of
 from custom.images.image import Image
 
 TRAIN, VALIDATION = "train", "val"
+#: Stands for every id that names do not list.
+ALL_IDS = "*"
+_ID = re.compile(r"[0-9]{1,9}")
 _LONGEST_NAME = 160  # a file system allows 255 bytes, and endings are added
 
 
@@ -59,7 +62,7 @@ class Case:
     name: str
     modality: str
     dataset: str
-    split: str | None
+    split: str | None = None
     image: Image
     label: np.ndarray
     label_file: str
@@ -138,8 +141,38 @@ def check_shape(shape: tuple[int, ...], image: Image, source: str, field: str = 
     raise InputError(source, field, f"shape {shape}", wanted)
 
 
-def safe_name(*parts: str) -> str:
-    """Join parts into one ASCII name of at most 160 characters that is safe as a file name.
+def is_id(text: str) -> bool:
+    """Return whether a text is a label id: at most nine decimal digits."""
+    return _ID.fullmatch(text) is not None
+
+
+def parse_names(value: Any, source: str, field: str) -> dict[int | str, str]:
+    """Return id -> name with whole numbers as ids, and with ``"*"`` kept, which names every other id.
+
+    Args:
+        value: id -> name; an id is a whole number from 1 up, or its digits as text.
+        source: the file or argument the names came from, for the error.
+        field: the part of it, for the error.
+
+    Raises:
+        InputError: it is not such a mapping, or it is empty.
+
+    Example:
+        >>> parse_names({"1": "liver", "*": "vessel"}, "arguments", "names")
+        {1: 'liver', '*': 'vessel'}
+    """
+    if not isinstance(value, Mapping) or not value:
+        raise InputError(source, field, repr(value), "an object of id -> name")
+    names: dict[int | str, str] = {}
+    for key, name in value.items():
+        if key != ALL_IDS and not (is_id(str(key)) and int(key) > 0):
+            raise InputError(source, field, repr(key), 'ids from 1 up, or "*"')
+        names[key if key == ALL_IDS else int(key)] = str(name)
+    return names
+
+
+def safe_name(*parts: str | None) -> str:
+    """Join parts, without those that are None or empty, into an ASCII name of at most 160 characters for a file.
 
     Eight digits of the SHA-256 of the parts are added if letters beyond ASCII would be lost or the name is cut.
 
@@ -147,7 +180,7 @@ def safe_name(*parts: str) -> str:
         >>> safe_name("CT", "CURVAS", "r1/10001 458")
         'CT_CURVAS_r1_10001_458'
     """
-    joined = "_".join(parts)
+    joined = "_".join(filter(None, parts))
     name = re.sub(r"[^A-Za-z0-9.+-]+", "_", joined).strip("._")
     if joined.isascii() and len(name) <= _LONGEST_NAME:
         return name or "case"

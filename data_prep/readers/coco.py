@@ -87,17 +87,23 @@ class CocoReader(Reader):
     def _list(self, path: Path, split: str | None) -> Iterator[Source]:
         index = _read_index(path)
         objects, problems = _objects(index, path)
-        folders, names, seen = self._folders(path), set(), set()
+        part = re.split(r"[^A-Za-z0-9]+", path.stem)[-1]
+        roots = [self.src, self.src / "images"]
+        folders = [*(root / part for root in roots if part), *roots, path.parent]
+        names, seen = set(), set()
         for number, image in enumerate(index["images"]):
             try:
-                key = _image_id(image, path, number, seen)
+                key = image.get("id") if isinstance(image, dict) else None
+                if not _is_id(key) or key in seen:
+                    raise InputError(path, f"images[{number}].id", repr(key), "a unique id")
+                seen.add(key)
                 if key not in objects and key not in problems:
                     continue
                 if key in problems:
                     raise problems[key]
                 file, size = _image_file(image, path, number, folders)
                 stem = Path(image["file_name"]).with_suffix("").as_posix()
-                name = safe_name(self.modality, self.name, *([split] if split else []), stem)
+                name = safe_name(self.modality, self.name, split, stem)
                 if name in names:
                     raise InputError(path, f"images[{number}].file_name", image["file_name"], "a unique name")
             except InputError as error:
@@ -117,11 +123,6 @@ class CocoReader(Reader):
             found = f"{', '.join(map(repr, lost[:5]))} ({len(lost)} in total)"
             yield Source(f"{path}: annotations", error=InputError(path, "annotations.image_id", found, "ids of images"))
 
-    def _folders(self, annotations: Path) -> list[Path]:
-        roots = [self.src, self.src / "images"]
-        part = re.split(r"[^A-Za-z0-9]+", annotations.stem)[-1]
-        return [*(root / part for root in roots if part), *roots, annotations.parent]
-
 
 def _find_annotations(src: Path, given: str | Path | None) -> dict[Path, str | None]:
     """Return annotation file -> split."""
@@ -135,19 +136,16 @@ def _find_annotations(src: Path, given: str | Path | None) -> dict[Path, str | N
         return {found[0]: None}  # a single file: its name does not give a split
     if not found:
         raise InputError(src, "annotations", "no .json file", f"one in {src} or {src / 'annotations'}")
-    parts = {path: split for path in found if (split := _split_of(path)) is not None}
+    parts = {}
+    for path in found:
+        splits = {_SPLITS[word] for word in re.findall(r"[a-z]+", path.stem.lower()) if word in _SPLITS}
+        if len(splits) == 1:
+            parts[path] = splits.pop()
     if sorted(parts.values()) != [TRAIN, VALIDATION]:
         listed = ", ".join(path.relative_to(src).as_posix() for path in found)
-        raise InputError(
-            src, "annotations", listed, "one .json file, one each for train and val, or --annotations FILE"
-        )
+        allowed = "one .json file, one each for train and val, or --annotations FILE"
+        raise InputError(src, "annotations", listed, allowed)
     return parts
-
-
-def _split_of(path: Path) -> str | None:
-    words = re.findall(r"[a-z]+", path.stem.lower())
-    splits = {_SPLITS[word] for word in words if word in _SPLITS}
-    return splits.pop() if len(splits) == 1 else None
 
 
 def _read_index(path: Path) -> dict[str, Any]:
@@ -193,15 +191,6 @@ def _categories(categories: Sequence[Any], path: Path) -> dict[Any, str]:
 
 def _is_id(key: Any) -> bool:
     return isinstance(key, (int, float, str)) and not isinstance(key, bool)
-
-
-def _image_id(image: Any, path: Path, number: int, seen: set[Any]) -> Any:
-    """Return the id of an entry of ``images`` and add it to ``seen``."""
-    key = image.get("id") if isinstance(image, dict) else None
-    if not _is_id(key) or key in seen:
-        raise InputError(path, f"images[{number}].id", repr(key), "a unique id")
-    seen.add(key)
-    return key
 
 
 def _image_file(image: Mapping[str, Any], path: Path, number: int, folders: Sequence[Path]) -> tuple[Path, list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from custom.errors import InputError
@@ -13,17 +13,7 @@ from custom.images.dicom_files import SeriesFiles
 from custom.images.dicom_labels import LABEL_READERS, label_references
 from custom.images.formats.dicom import image_of
 from custom.modalities import MODALITIES, canonical_modality
-from data_prep.readers.base import Case, Reader, Source, safe_name
-from data_prep.readers.names import ALL_IDS, parse_names
-
-
-@dataclass(frozen=True)
-class _Images:
-    """The images of one case: a series, or one picture of a series whose pictures have no common space."""
-
-    series: SeriesFiles
-    files: tuple[str, ...]
-    sop_uids: frozenset[str]
+from data_prep.readers.base import ALL_IDS, Case, Reader, Source, parse_names, safe_name
 
 
 class DicomReader(Reader):
@@ -56,10 +46,12 @@ class DicomReader(Reader):
         listing = list_series(self.src)
         images = [unit for series in listing.series if series.image for unit in _units(series)]
         found = [Source(str(error.source), files=(str(error.source),), error=error) for error in listing.unreadable]
-        pairs: dict[int, list[Source]] = {}
+        pairs: list[list[Source]] = [[] for _ in images]
+        names = {str(key): name for key, name in self.names.items()}  # as in JSON
         for series in listing.series:
             if series.kind not in LABEL_READERS:
                 continue
+            entry = {"kind": series.kind, "modality": self.modality, "names": names}
             for path, sop_uid in zip(series.files, series.sop_uids, strict=True):
                 try:
                     matches = _matches(path, images)
@@ -67,14 +59,14 @@ class DicomReader(Reader):
                     found.append(Source(path, files=(path,), error=error))
                     continue
                 for number in matches:
-                    pairs.setdefault(number, []).append(self._source(images[number], path, sop_uid, series.kind))
-        for number, unit in enumerate(images):
-            if number in pairs:
-                found += pairs[number]
-            else:
+                    files = (*images[number].files, path)
+                    pairs[number].append(Source(_case_name(images[number], sop_uid), entry, files))
+        for unit, cases in zip(images, pairs, strict=True):
+            if not cases:
                 allowed = f"a {' or '.join(LABEL_READERS)} object that refers to it"
-                error = InputError(unit.files[0], "label", f"none for series {unit.series.uid}", allowed)
-                found.append(Source(_case_name(unit, ""), files=unit.files, error=error))
+                error = InputError(unit.files[0], "label", f"none for series {unit.uid}", allowed)
+                cases.append(Source(_case_name(unit, ""), files=unit.files, error=error))
+            found += cases
         if not found:
             raise InputError(self.src, "src", f"no DICOM file ({listing.others} other files)", "DICOM series")
         return found
@@ -92,7 +84,6 @@ class DicomReader(Reader):
             name=source.name,
             modality=modality,
             dataset=self.name,
-            split=None,
             image=image_of(series, files[0]),
             label=label,
             label_file=label_file,
@@ -100,30 +91,22 @@ class DicomReader(Reader):
             meta={"patient": series.patient} if series.patient else {},
         )
 
-    def _source(self, unit: _Images, label_file: str, label_uid: str, kind: str) -> Source:
-        names = {str(key): name for key, name in self.names.items()}  # as in JSON
-        entry = {"kind": kind, "modality": self.modality, "names": names}
-        return Source(_case_name(unit, label_uid), entry, (*unit.files, label_file))
 
-
-def _units(series: SeriesFiles) -> list[_Images]:
+def _units(series: SeriesFiles) -> list[SeriesFiles]:
+    """Return the series, or its pictures one by one if they have no common space."""
     if series.positioned:
-        return [_Images(series, series.files, frozenset(series.sop_uids))]
+        return [series]
     pictures = zip(series.files, series.sop_uids, strict=True)
-    return [_Images(series, (path,), frozenset([sop_uid])) for path, sop_uid in pictures]
+    return [replace(series, files=(path,), sop_uids=(sop_uid,)) for path, sop_uid in pictures]
 
 
-def _matches(path: str, images: list[_Images]) -> list[int]:
-    """Return the numbers of the images that a label object refers to.
-
-    Raises:
-        InputError: there are none, or it does not say which of several.
-    """
+def _matches(path: str, images: list[SeriesFiles]) -> list[int]:
+    """Return the numbers of the images that a label object refers to; an error if it is not clear which these are."""
     references = label_references(path)
     found = [number for number, unit in enumerate(images) if _named(unit, references.images)]
     if not found and not references.images:
         frames = references.frames_of_reference
-        found = [number for number, unit in enumerate(images) if unit.series.frame_of_reference in frames]
+        found = [number for number, unit in enumerate(images) if unit.frame_of_reference in frames]
         if len(found) > 1:
             several = f"none named, and {len(found)} in its frame of reference"
             raise InputError(path, "series", several, "a label object that names its series")
@@ -133,15 +116,15 @@ def _matches(path: str, images: list[_Images]) -> list[int]:
     return found
 
 
-def _named(unit: _Images, images: Mapping[str, frozenset[str]]) -> bool:
-    if unit.series.uid not in images:
+def _named(unit: SeriesFiles, images: Mapping[str, frozenset[str]]) -> bool:
+    if unit.uid not in images:
         return False
-    instances = images[unit.series.uid]
-    return unit.series.positioned or not instances or bool(unit.sop_uids & instances)
+    instances = images[unit.uid]
+    return unit.positioned or not instances or not instances.isdisjoint(unit.sop_uids)
 
 
-def _case_name(unit: _Images, label_uid: str) -> str:
+def _case_name(unit: SeriesFiles, label_uid: str) -> str:
     """Return patient and description, made unique by a digest of the UIDs."""
-    uids = "/".join((unit.series.uid, min(unit.sop_uids), label_uid))
+    uids = "/".join((unit.uid, min(unit.sop_uids), label_uid))
     digest = hashlib.sha256(uids.encode()).hexdigest()[:10]
-    return safe_name(*(part for part in (unit.series.patient, unit.series.description, digest) if part))
+    return safe_name(unit.patient, unit.description, digest)

@@ -97,7 +97,7 @@ class ImagesReader(Reader):
         images, masks, alone = _pair(folder / self.images, folder / self.masks)
         names = set()
         for path in images:
-            name = safe_name(self.modality, self.name, *([split] if split else []), path.stem)
+            name = safe_name(self.modality, self.name, split, path.stem)
             files = [str(file) for file in masks.get(path.stem, [])]
             error = None
             if not files:
@@ -121,8 +121,7 @@ def _pair(images: Path, masks: Path) -> tuple[list[Path], dict[str, list[Path]],
     stems = {path.stem for path in pictures}
     if images.samefile(masks):
         candidates = [path for path in pictures if _MASK_NAME.fullmatch(path.stem)[2] and _owner(path.stem, stems)]
-        taken = set(candidates)
-        pictures = [path for path in pictures if path not in taken]
+        pictures = sorted(set(pictures).difference(candidates))
         stems = {path.stem for path in pictures}
     owned: dict[str, list[Path]] = {}
     alone = []

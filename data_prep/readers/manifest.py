@@ -7,6 +7,7 @@ One JSON object per line: ``image`` and ``label`` (paths relative to the manifes
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from custom.images.reading import read_labels
 from custom.json_files import parse_json
 from custom.limits import JSON_BYTES
 from custom.modalities import canonical_modality
-from data_prep.readers.base import TRAIN, VALIDATION, Case, Reader, Source, read_raw, safe_name
-from data_prep.readers.names import ALL_IDS, parse_names
+from data_prep.readers.base import ALL_IDS, TRAIN, VALIDATION, Case, Reader, Source, parse_names, read_raw, safe_name
 
 _TEXT_FIELDS = ("image", "label", "modality", "dataset", "split", "case")
 _META_FIELDS = ("patient", "license", "source")
@@ -53,7 +53,10 @@ class ManifestReader(Reader):
         modality = canonical_modality(entry["modality"], where)
         if entry["split"] not in (TRAIN, VALIDATION):
             raise InputError(where, "split", repr(entry["split"]), f"{TRAIN}, {VALIDATION}")
-        names, instance = _names(entry, where)
+        names = parse_names(entry.get("labels"), where, "labels")
+        kind = entry.get("label_type", "semantic")
+        if kind not in ("semantic", "instance"):
+            raise InputError(where, "label_type", repr(kind), "semantic, instance")
         image = read_raw(folder / entry["image"])
         labels = read_labels(folder / entry["label"], image)
         return Case(
@@ -65,14 +68,13 @@ class ManifestReader(Reader):
             label=labels.array,
             label_file=labels.path,
             names=names,
-            instance=instance,
+            instance=kind == "instance" or ALL_IDS in names,
             meta={key: str(entry[key]) for key in _META_FIELDS if entry.get(key)},
         )
 
     @staticmethod
-    def _lines(manifest: Path) -> list[Source]:
+    def _lines(manifest: Path) -> Iterator[Source]:
         JSON_BYTES.check(manifest.stat().st_size, manifest, "file")
-        found = []
         with manifest.open(encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
@@ -81,12 +83,11 @@ class ManifestReader(Reader):
                 try:
                     entry = _parse(line, where)
                 except InputError as error:
-                    found.append(Source(where, error=error))
+                    yield Source(where, error=error)
                     continue
                 name = safe_name(entry["modality"], entry["dataset"], entry["case"])
                 files = tuple(str(manifest.parent / entry[kind]) for kind in ("image", "label"))
-                found.append(Source(name, {"line": entry, "where": where, "folder": str(manifest.parent)}, files))
-        return found
+                yield Source(name, {"line": entry, "where": where, "folder": str(manifest.parent)}, files)
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
@@ -97,11 +98,3 @@ def _parse(line: str, where: str) -> dict[str, Any]:
         if not isinstance(entry.get(key), str) or not entry[key]:
             raise InputError(where, key, repr(entry.get(key)), "text")
     return entry
-
-
-def _names(entry: dict[str, Any], where: str) -> tuple[dict[int | str, str], bool]:
-    names = parse_names(entry.get("labels"), where, "labels")
-    kind = entry.get("label_type", "semantic")
-    if kind not in ("semantic", "instance"):
-        raise InputError(where, "label_type", repr(kind), "semantic, instance")
-    return names, kind == "instance" or ALL_IDS in names

@@ -14,8 +14,7 @@ from custom.images.formats import has_ending
 from custom.images.image import Image
 from custom.images.reading import read_labels
 from data_prep.masks import paint
-from data_prep.readers.base import check_shape, read_raw
-from data_prep.readers.names import ALL_IDS, parse_names
+from data_prep.readers.base import ALL_IDS, check_shape, parse_names, read_raw
 
 KINDS = ("auto", "ids", "instances", "binary", "colours")
 BACKGROUND = "background"
@@ -27,13 +26,7 @@ _COLOUR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class MaskPicture:
-    """The content of the mask files of one image.
-
-    Attributes:
-        label: (Z, H, W) integers, 0 is background.
-        names: id -> name; ``"*"`` names every id that is not listed.
-        instance: every id is one object.
-    """
+    """The content of the mask files of one image; its fields are those of ``Case``."""
 
     label: np.ndarray
     names: dict[int | str, str]
@@ -42,13 +35,7 @@ class MaskPicture:
 
 @dataclass(frozen=True)
 class MaskRules:
-    """How mask files are read; made by ``mask_rules``.
-
-    Attributes:
-        kind: one of ``KINDS``.
-        palette: colour as 0xRRGGBB -> name, or None.
-        names: id -> name, or None.
-    """
+    """How mask files are read; made by ``mask_rules``. The colours of the palette are numbers, 0xRRGGBB."""
 
     kind: str
     palette: dict[int, str] | None
@@ -123,7 +110,10 @@ def read_masks(paths: Sequence[str], image: Image, rules: MaskRules) -> MaskPict
         return MaskPicture(label, {ALL_IDS: _one_name(rules, paths[0])}, instance=True)
     path = paths[0]
     stored = _stored(path, image, colours=rules.kind == "colours")
-    kind = _guess(stored, path, rules) if rules.kind == "auto" else rules.kind
+    kind = rules.kind
+    if kind == "auto":
+        two_values = _is_lossy(path) or (rules.one_name is not None and _has_one_value(stored, path))
+        kind = "binary" if two_values else "colours" if stored.ndim == 4 else "ids"
     if kind == "colours":
         return _colours(stored, rules, path)
     if kind == "binary":
@@ -153,12 +143,6 @@ def _ids_or_colours(path: str) -> np.ndarray:
     if picture.ndim == 4 and (picture != picture[..., :1]).any():
         return picture
     return as_label(picture[..., 0] if picture.ndim == 4 else picture, path)
-
-
-def _guess(stored: np.ndarray, path: str, rules: MaskRules) -> str:
-    if _is_lossy(path) or (rules.one_name is not None and _has_one_value(stored, path)):
-        return "binary"
-    return "colours" if stored.ndim == 4 else "ids"
 
 
 def _one_object(path: str, image: Image, rules: MaskRules) -> np.ndarray:

@@ -9,8 +9,7 @@ from pathlib import Path
 from custom.errors import InputError
 from custom.images.reading import read_labels
 from custom.modalities import MODALITIES, canonical_modality
-from data_prep.readers.base import Case, Reader, Source, read_raw, safe_name
-from data_prep.readers.names import parse_names
+from data_prep.readers.base import Case, Reader, Source, parse_names, read_raw, safe_name
 from data_prep.readers.nifti_layouts import INDEX, find_layout
 
 _SEQUENCES = "t1 t1w t1c t1ce t1gd t1n t2 t2w t2f t2star flair adc dwi pd pdw swi mra dce".split()
@@ -62,7 +61,7 @@ class NiftiReader(Reader):
         """List every channel of every image, in the order of the layout."""
         found = []
         for pair in self.layout.pairs():
-            case = (self.name, *filter(None, [pair.split]), pair.name)
+            case = (self.name, pair.split, pair.name)
             if pair.error:
                 found.append(Source(safe_name(*case), error=pair.error))
                 continue
@@ -77,7 +76,7 @@ class NiftiReader(Reader):
                     "names": {str(key): name for key, name in self.names.items()},
                     "meta": {"patient": safe_name(*case)} if several else {},
                 }
-                name = safe_name(modality, *case, *([f"{channel:04d}"] if several else []))
+                name = safe_name(modality, *case, f"{channel:04d}" if several else None)
                 found.append(Source(name, entry, (str(path), str(pair.label))))
         if not found:
             raise InputError(self.src, "src", "no pair of files", "at least one image with its label")

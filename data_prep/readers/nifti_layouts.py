@@ -13,8 +13,7 @@ from custom.atomic_write import is_inside
 from custom.errors import InputError
 from custom.images.formats import endings, has_ending, image_files, kinds, stem
 from custom.json_files import read_json
-from data_prep.readers.base import TRAIN, VALIDATION
-from data_prep.readers.names import is_id
+from data_prep.readers.base import ALL_IDS, TRAIN, VALIDATION, is_id
 
 INDEX = "dataset.json"
 _ALLOWED = f"the layout of nnU-Net v2 or MSD with {INDEX}, or folders of images and labels"
@@ -66,7 +65,26 @@ class Layout(ABC):
         Raises:
             InputError: they are malformed, or a name stands for several ids.
         """
-        return {"*": "object"} if self.metadata is None else _label_names(self.metadata, self.index)
+        if self.metadata is None:
+            return {ALL_IDS: "object"}
+        labels = self.metadata.get("labels")
+        if not isinstance(labels, dict):
+            raise InputError(self.index, "labels", labels, "an object of names and ids")
+        names: dict[int | str, str] = {}
+        for key, value in labels.items():
+            one = value[0] if isinstance(value, list) and len(value) == 1 else value
+            if is_id(key) and isinstance(one, str):  # MSD: id -> name
+                number, name = int(key), one
+            elif is_id(str(one)):  # nnU-Net: name -> id
+                number, name = int(one), key
+            else:
+                allowed = "one id; if a name stands for several, name the ids (names)"
+                raise InputError(self.index, f"labels.{key}", value, allowed)
+            if number and name.lower() not in _NOT_LABELS:
+                names[number] = name
+        if not names:
+            raise InputError(self.index, "labels", labels, "at least one id above 0")
+        return names
 
     @abstractmethod
     def pairs(self) -> Iterator[Pair]:
@@ -91,18 +109,23 @@ class NnUNetLayout(Layout):
 
     def pairs(self) -> Iterator[Pair]:
         """List the cases that have an image or a label."""
-        files = {folder: {path.name: path for path in _files(folder)} for folder in (self.images, self.labels)}
-        stems = {name: name.removesuffix(self.ending) for name in files[self.images] if name.endswith(self.ending)}
-        parts = {name: _IMAGE_STEM.fullmatch(stem) for name, stem in stems.items()}
-        cases = {part[1] for part in parts.values() if part}
-        cases |= {name.removesuffix(self.ending) for name in files[self.labels] if name.endswith(self.ending)}
-        for name in sorted(name for name, part in parts.items() if not part):
-            path = self.images / name
-            yield Pair(name, error=InputError(path, "file name", name, f"CASE_0000{self.ending}"))
+        images, cases = self._stems(self.images), set(self._stems(self.labels))
+        for image in images:
+            part = _IMAGE_STEM.fullmatch(image)
+            if part:
+                cases.add(part[1])
+                continue
+            name = f"{image}{self.ending}"
+            yield Pair(name, error=InputError(self.images / name, "file name", name, f"CASE_0000{self.ending}"))
         for case in sorted(cases):
             names = [f"{case}_{channel:04d}{self.ending}" for channel in range(len(self.channels))]
             images, label = [self.images / name for name in names], self.labels / f"{case}{self.ending}"
             yield _pair(case, images, label)
+
+    def _stems(self, folder: Path) -> list[str]:
+        """List the files of a folder without their ending, and without the hidden files of archives made on a Mac."""
+        names = sorted(path.name for path in _existing(folder).iterdir() if not path.name.startswith("."))
+        return [name.removesuffix(self.ending) for name in names if name.endswith(self.ending)]
 
 
 class DecathlonLayout(Layout):
@@ -190,37 +213,11 @@ def _channels(metadata: Mapping[str, Any], field: str, index: Path) -> list[str]
     return [str(value[str(i)]) for i in range(len(value))]
 
 
-def _label_names(metadata: Mapping[str, Any], index: Path) -> dict[int | str, str]:
-    labels = metadata.get("labels")
-    if not isinstance(labels, dict):
-        raise InputError(index, "labels", labels, "an object of names and ids")
-    names: dict[int | str, str] = {}
-    for key, value in labels.items():
-        one = value[0] if isinstance(value, list) and len(value) == 1 else value
-        if is_id(key) and isinstance(one, str):  # MSD: id -> name
-            number, name = int(key), one
-        elif is_id(str(one)):  # nnU-Net: name -> id
-            number, name = int(one), key
-        else:
-            allowed = "one id; if a name stands for several, name the ids (names)"
-            raise InputError(index, f"labels.{key}", value, allowed)
-        if number and name.lower() not in _NOT_LABELS:
-            names[number] = name
-    if not names:
-        raise InputError(index, "labels", labels, "at least one id above 0")
-    return names
-
-
 def _pair(name: str, images: Sequence[Path], label: Path, split: str | None = None) -> Pair:
     missing = [path for path in (*images, label) if not path.is_file()]
     if missing:
         return Pair(name, split=split, error=InputError(missing[0], "file", "no such file", f"a file for {name}"))
     return Pair(name, tuple(images), label, split)
-
-
-def _files(folder: Path) -> list[Path]:
-    """List a folder, without the hidden files of archives made on a Mac."""
-    return sorted(path for path in _existing(folder).iterdir() if not path.name.startswith("."))
 
 
 def _existing(folder: Path) -> Path:

@@ -64,7 +64,6 @@ class NpzReader(Reader):
             name=source.name,
             modality=modality,
             dataset=parts[3] or self.name,
-            split=None,
             image=image,
             label=label,
             label_file=path,

@@ -11,7 +11,8 @@ import timm
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, run
 
-from custom.networks import MCPMedSAM, PromptComponents, load_checkpoint
+from custom.checkpoints import load_checkpoint
+from custom.networks import PromptComponents, build_mcp_medsam
 
 CONFIGS = Path(__file__).parents[2] / "bundle" / "configs"
 PUBMED_CLIP = "flaviagiammarino/pubmed-clip-vit-base-patch32"
@@ -91,13 +92,13 @@ def test_overlay_trains_and_evaluates(name, two_cases, natural_weights, tiny_cli
     natural = {"encoder_weights": str(natural_weights)} if name == "encoder_natural" else {}
     run("training", config_file=configs(name), output_dir=str(tmp_path / "train"), **options, **steps, **natural)
     run("evaluating", config_file=configs(name, "evaluate.json"), output_dir=str(tmp_path / "eval"), **options)
-    network = MCPMedSAM(clip_width=512 if clip == "none" else 16)
+    network = build_mcp_medsam(clip_width=512 if clip == "none" else 16)
     load_checkpoint(network, tmp_path / "ckpt" / "model.pt")
     assert network.components == PromptComponents(**dict(zip(COMPONENTS, components, strict=True)))
     trained, tested = (json.loads((tmp_path / d / "summary.json").read_text())["mean"] for d in ("train", "eval"))
     assert trained == tested and np.isfinite(list(tested.values())).all()
     if encoder is not None:
-        start = MCPMedSAM(clip_width=16)
+        start = build_mcp_medsam(clip_width=16)
         load_checkpoint(start, tmp_path / "train" / "start.pt")
         weight = start.image_encoder.stages[2].blocks[0].mlp.fc1.weight
         assert torch.equal(network.image_encoder.stages[2].blocks[0].mlp.fc1.weight, weight)  # it was frozen

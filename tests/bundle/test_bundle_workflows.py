@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
+from custom.checkpoints import load_checkpoint
+from custom.lite_medsam import lite_medsam_path
+from custom.networks import build_mcp_medsam
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundle"
@@ -51,7 +53,7 @@ def test_training_writes_checkpoints_and_scores(trained):
 
 
 def test_training_changed_the_decoder_and_kept_the_frozen_encoder(trained):
-    before, after = MCPMedSAM(), MCPMedSAM()
+    before, after = build_mcp_medsam(), build_mcp_medsam()
     load_checkpoint(before, lite_medsam_path())
     load_checkpoint(after, trained / "models" / "model.pt")
     for name, value in before.image_encoder.state_dict().items():

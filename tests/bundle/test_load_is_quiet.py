@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Events
 from monai.bundle import create_workflow
 
-from custom.networks import MCPMedSAM
+from custom.networks import build_mcp_medsam
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -29,7 +29,7 @@ assert not any(parameter.requires_grad for parameter in network.image_encoder.pa
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(MCPMedSAM(clip_text=False, clip_image=False).state_dict(), path)
+    torch.save(build_mcp_medsam(clip_text=False, clip_image=False).state_dict(), path)
     return path
 
 

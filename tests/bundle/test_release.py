@@ -17,7 +17,9 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from custom import package
-from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
+from custom.checkpoints import load_checkpoint
+from custom.lite_medsam import lite_medsam_path
+from custom.networks import build_mcp_medsam
 
 ROOT = Path(package.__file__).parents[1]
 BUNDLE = ROOT / "bundle"
@@ -29,7 +31,7 @@ def zip_file(tmp_path_factory) -> Path:
     """A release with LiteMedSAM's weights, the CLIP components off."""
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
     shutil.copytree(BUNDLE, folder, ignore=shutil.ignore_patterns("models", "eval", "__pycache__"))
-    network = MCPMedSAM(clip_text=False, clip_image=False)
+    network = build_mcp_medsam(clip_text=False, clip_image=False)
     load_checkpoint(network, lite_medsam_path())
     (folder / "models").mkdir()
     torch.save(network.state_dict(), folder / "models" / "model.pt")

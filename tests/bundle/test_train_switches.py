@@ -14,7 +14,9 @@ import torch
 from ignite.engine import Events
 from monai.bundle import create_workflow, run
 
-from custom.networks import MCPMedSAM, lite_medsam_path, load_checkpoint
+from custom.checkpoints import load_checkpoint
+from custom.lite_medsam import lite_medsam_path
+from custom.networks import build_mcp_medsam
 
 CONFIGS = Path(__file__).parents[2] / "bundle" / "configs"
 OPTIONS = {"clip": "none", "freeze_image_encoder": True, "device": "cpu", "num_workers": 0, "silent": True}
@@ -68,7 +70,7 @@ def test_average_is_shipped_and_the_frozen_encoder_kept(trained):
     assert last["ema"]["n_averaged"] == 3 and shipped.keys() == last["model"].keys()
     assert all(torch.equal(value, last["ema"][f"module.{name}"]) for name, value in shipped.items())
     assert not torch.equal(shipped["mask_decoder.mask_tokens"], last["model"]["mask_decoder.mask_tokens"])
-    start = MCPMedSAM()
+    start = build_mcp_medsam()
     load_checkpoint(start, lite_medsam_path())
     for name, value in start.image_encoder.state_dict().items():
         assert torch.equal(shipped[f"image_encoder.{name}"], value), name

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -13,15 +11,18 @@ from custom.modalities import MODALITIES
 class FakeBackend:
     """A stand-in for the network: a mask is where the frame's image is bright, inside the box or ``reach`` around it.
 
-    The embedding is the frame's image itself. IoU and modality follow from the box alone, so results differ by box. All
-    calls are recorded: ``encoded`` images (each as its sum), and ``decoded`` calls.
+    The embedding is the frame's image itself. IoU and modality follow from the box alone, so results differ by box. An
+    object without a box has one of 60 pixels around its first click. Clicks correct the mask before them within 20
+    pixels, each with another strength. All calls are recorded: ``encoded`` images (each as its sum), ``decoded`` calls
+    (their prompts), and ``answered``, the number of calls in which the decoder ran.
     """
 
-    crop_size = 64
+    crop_size, clip_image = 64, False
 
-    def __init__(self, *, uses_modality=True, reach=0.5, likely="US", sure=4.0):
+    def __init__(self, *, uses_modality=True, reach=0.5, likely="US", sure=4.0, takes_clicks=True, click_tokens=False):
         self.uses_modality, self.reach, self.likely, self.sure = uses_modality, reach, likely, sure
-        self.encoded, self.decoded = [], []
+        self.takes_clicks, self.click_tokens = takes_clicks, click_tokens
+        self.encoded, self.decoded, self.contents, self.answered = [], [], 0, 0
 
     def encode(self, images):
         assert images.dtype == np.float32 and images.shape[1:] == (3, 256, 256)
@@ -32,9 +33,33 @@ class FakeBackend:
         assert image.dtype == np.uint8 and image.shape[0] == 3
         return None
 
-    def decode(self, embedding, boxes, modality, crops, features):
-        assert boxes.shape == (len(boxes), 4) and crops.shape == (len(boxes), 3, 64, 64) and features is None
-        self.decoded.append(SimpleNamespace(boxes=boxes, modality=modality, crops=crops))
+    def encode_content(self, crops):
+        self.contents += 1
+        return crops.mean(axis=1, keepdims=True)
+
+    def decode(self, embedding, prompts, answer=None):
+        boxes, features = prompts.boxes, prompts.image_features
+        assert boxes.shape == (len(boxes), 4) and prompts.crops.shape == (len(boxes), 3, 64, 64) and features is None
+        self.decoded.append(prompts)
+        if answer is None or self.click_tokens:
+            answer = self.answer(embedding, prompts)
+        if prompts.views is None:
+            return answer
+        masks = answer.mask_logits if prompts.masks is None else 0.5 * (answer.mask_logits + prompts.masks)
+        y, x = np.mgrid[:256, :256]
+        strengths = 20.0 * np.where(prompts.point_labels < 0, 0, 2 * prompts.point_labels - 1)
+        strengths = strengths * (1 + 0.1 * np.arange(strengths.shape[1]))
+        for mask, points, signed in zip(masks := masks.copy(), prompts.points, strengths, strict=True):
+            for (column, row), strength in zip(points, signed, strict=True):
+                mask[(x - column) ** 2 + (y - row) ** 2 <= 400] += strength
+        seen = prompts.views.mean(axis=(1, 2, 3)) + prompts.view_boxes.mean(axis=1) / 256
+        return answer._replace(mask_logits=masks.astype(np.float32), iou=(answer.iou + seen / 9).astype(np.float32))
+
+    def answer(self, embedding, prompts):
+        self.answered += 1
+        boxes = prompts.boxes
+        if prompts.points is not None:
+            boxes = np.where(boxes[:, 2:3] < 0, np.tile(prompts.points[:, 0], 2) + [-30, -30, 30, 30], boxes)
         y, x = np.mgrid[:256, :256]
         logits = []
         for x_min, y_min, x_max, y_max in boxes:

@@ -42,7 +42,7 @@ def test_holds_the_bundle_and_the_real_package(bundle, tmp_path):
         names = set(archive.namelist())
         shim = archive.read("mcp_medsam/custom/__init__.py")
     bundle_files = {"LICENSE", "configs/train.json", "docs/README.md", "models/model.pt"}
-    code = {"custom/networks/tiny_vit.py", "custom/py.typed", "data_prep/readers/nifti.py"}
+    code = {"custom/networks/encoders/tiny_vit.py", "custom/py.typed", "data_prep/readers/nifti.py"}
     code |= {"custom/label_app/requirements.txt", "custom/label_app/README.md"}
     assert {f"mcp_medsam/{name}" for name in bundle_files | code} <= names
     assert shim == (package._PACKAGE / "__init__.py").read_bytes()

@@ -15,8 +15,10 @@ from monai.bundle import create_workflow
 from custom import experiments, recipes
 from custom.bundle_folder import CONFIGS
 from custom.bundle_run import read_config
+from custom.checkpoints import half_precision, interpolate
 from custom.errors import InputError
-from custom.networks import MCPMedSAM, half_precision, interpolate, lite_medsam_path
+from custom.lite_medsam import lite_medsam_path
+from custom.networks import build_mcp_medsam
 from custom.recipes import TRAIN, find_recipes, read_recipe
 
 VARIABLES = {
@@ -78,7 +80,7 @@ def test_a_recipe_is_the_command_of_before(name):
 
 def test_every_recipe_is_checked_here():
     names = {path.stem for path in (CONFIGS / "recipes").glob("*.json")}
-    assert names == {*COMMANDS, "light", "shipped", "small_machine"}
+    assert names == {*COMMANDS, "light", "boxes", "clicks", "click_first", "shipped", "small_machine"}
 
 
 @pytest.mark.slow
@@ -102,19 +104,19 @@ def test_losses_are_those_of_the_command_of_before(name, prepared_demo, tmp_path
     assert len(losses["now"]) == 4 and losses["now"] == losses["before"]
 
 
-def test_shipped_weights_are_the_commands_of_before(tmp_path):
+def test_weights_for_boxes_are_the_commands_of_before(tmp_path):
     files = {name: tmp_path / f"{name}.pt" for name in ("recipes/refined", "recipes/refined_2")}
     for seed, file in enumerate(files.values()):
         torch.manual_seed(seed)
         file.parent.mkdir(exist_ok=True)
-        torch.save(MCPMedSAM(clip_text=False, clip_image=False).state_dict(), file)
+        torch.save(build_mcp_medsam(clip_text=False, clip_image=False).state_dict(), file)
     first, second, third = (str(tmp_path / name) for name in ("mean.pt", "shipped.pt", "model.pt"))
     interpolate.store(str(files["recipes/refined_2"]), towards=str(files["recipes/refined"]), share=0.5, out=first)
     interpolate.store(first, towards=str(lite_medsam_path()), share=0.25, out=second)
     half_precision.store(second, out=third)
-    shipped = recipe("shipped")
-    assert shipped.stages == ["recipes/refined_2", "recipes/refined"]
-    run = experiments.Experiment(recipe=shipped, seed=0, folder=tmp_path / "run", overrides={}, stages=files)
+    boxes = recipe("boxes")
+    assert boxes.stages == ["recipes/refined_2", "recipes/refined"]
+    run = experiments.Experiment(recipe=boxes, seed=0, folder=tmp_path / "run", overrides={}, stages=files)
     experiments._combine(run)
     before, now = (torch.load(file, weights_only=True) for file in (third, run.weights))
     assert before.keys() == now.keys() and all(torch.equal(before[key], now[key]) for key in before)

@@ -101,12 +101,12 @@ def test_training_batch(cached, tiny_clip_folder):
         (batch,) = loader
         for clip in (None, Refuses()):
             assert "clip_crop" not in batch
-            prompts = PromptPrepareBatch(clip=clip)(batch, "cpu")[3]
-            assert prompts["image_feature"].shape == (5, 1, 16)
+            ((prompts,), _) = PromptPrepareBatch(clip=clip)(batch, "cpu")[2:]
+            assert prompts.image_features.shape == (5, 1, 16)
             reader = ClipFeatures(cached.root)
             masks = [(0, [2]), (1, [2]), (2, [1]), (2, [2]), (2, [3])]
             expected = np.stack([reader("v", z, ids) for z, ids in masks])
-            np.testing.assert_array_equal(prompts["image_feature"], expected)
+            np.testing.assert_array_equal(prompts.image_features, expected)
 
 
 def test_all_masks_of_a_slice(cached, tiny_clip_folder):

@@ -108,7 +108,7 @@ def _export(inputs: Path, out: Path) -> None:
 
 
 def _fill_weights(folder: Path) -> None:
-    from custom.networks import lite_medsam_path
+    from custom.lite_medsam import lite_medsam_path
 
     folder.mkdir(parents=True)
     shutil.copyfile(lite_medsam_path(), folder / "model.pt")

@@ -18,6 +18,7 @@ from custom.inference.cases import list_cases
 from custom.inference.models import Model, choose_model
 from custom.inference.predictor import Predictor
 from custom.inference.segmenter import BoxSegmenter, Segmentation
+from custom.prompts import Prompts
 from tests.reliability.commands import COMMANDS, run_evaluation, run_training
 from tests.reliability.faults import Processes
 from tests.reliability.inputs import scene, write_images
@@ -41,10 +42,11 @@ class Recorder:
     def __getattr__(self, name: str) -> object:
         return getattr(self.backend, name)
 
-    def decode(self, embedding: object, boxes: np.ndarray, *prompts: object) -> Decoded:
+    def decode(self, embedding: object, prompts: Prompts, answer: Decoded | None = None) -> Decoded:
         """Decode as the backend does."""
-        decoded = self.backend.decode(embedding, boxes, *prompts)
-        self.logits |= {tuple(box): logits for box, logits in zip(boxes.tolist(), decoded.mask_logits, strict=True)}
+        decoded = self.backend.decode(embedding, prompts, answer)
+        boxes = map(tuple, prompts.boxes.tolist())
+        self.logits |= dict(zip(boxes, decoded.mask_logits, strict=True))
         return decoded
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from custom.checkpoints.loading import read_state_dict
 from custom.data.prepared import load_dataset
 from custom.images.dicom import read_series
 from custom.images.reading import read_image
 from custom.json_files import read_json
-from custom.networks.checkpoint import read_state_dict
 from data_prep.readers.coco import CocoReader
 from data_prep.readers.nifti import NiftiReader
 from tests.custom.conftest import axial_series

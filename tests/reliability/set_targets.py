@@ -164,8 +164,8 @@ def _checkpoints(folder: Path) -> list[bytes]:
 
 
 def _read_checkpoint(path: Path) -> None:
-    from custom.networks.checkpoint import convert_published, read_state_dict, recognise_layout
-    from custom.networks.checkpoint_files import read_checkpoint
+    from custom.checkpoints.files import read_checkpoint
+    from custom.checkpoints.loading import convert_published, read_state_dict, recognise_layout
 
     _refused(read_checkpoint, path)
     tensors = read_state_dict(path)
@@ -221,7 +221,9 @@ def _descriptions(folder: Path) -> list[bytes]:
     reported |= {
         "crop_size": 64,
         "clip_width": 512,
-        "graphs": {"encoder": graph, "decoder": graph},
+        "takes_clicks": True,
+        "click_tokens": False,
+        "graphs": {"encoder": graph, "content": graph, "decoder": graph, "click_decoder": graph},
         "left_out": ["clip_image"],
         "made_with": {"torch": "2"},
     }

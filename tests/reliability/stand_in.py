@@ -8,6 +8,7 @@ from custom.images.frame import IMAGE_SIZE
 from custom.inference.backend import Decoded
 from custom.inference.models import Model
 from custom.modalities import MODALITIES
+from custom.prompts import Prompts
 
 _Y, _X = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE]
 
@@ -20,6 +21,7 @@ class StandIn:
     """
 
     uses_modality, clip_image, crop_size = True, False, 64
+    takes_clicks = click_tokens = False
 
     def encode(self, images: np.ndarray) -> list[np.ndarray]:
         """Return the images one by one."""
@@ -28,22 +30,19 @@ class StandIn:
     def clip_features(self, image: np.ndarray, boxes: np.ndarray) -> None:
         """Return None: there is no CLIP."""
 
-    def decode(
-        self,
-        embedding: np.ndarray,
-        boxes: np.ndarray,
-        modality: int,
-        crops: np.ndarray,
-        image_features: np.ndarray | None = None,
-    ) -> Decoded:
+    def encode_content(self, crops: np.ndarray) -> None:
+        """Return None: there is no content CNN."""
+
+    def decode(self, embedding: np.ndarray, prompts: Prompts, answer: Decoded | None = None) -> Decoded:
         """Decode N boxes of one image; see ``Backend``."""
+        boxes = prompts.boxes
         masks = np.empty((len(boxes), IMAGE_SIZE, IMAGE_SIZE), np.float32)
         for mask, (x_min, y_min, x_max, y_max) in zip(masks, boxes - [0.5, 0.5, -0.5, -0.5], strict=True):
             inside = (_X >= x_min) & (_X <= x_max) & (_Y >= y_min) & (_Y <= y_max)
-            mask[:] = np.where(inside, embedding[0] - 0.5 + 0.01 * modality, -1)
+            mask[:] = np.where(inside, embedding[0] - 0.5 + 0.01 * prompts.modality, -1)
         reported = np.zeros((len(boxes), len(MODALITIES)), np.float32)
         reported[np.arange(len(boxes)), boxes.sum(axis=1).astype(int) % len(MODALITIES)] = 3
-        return Decoded(masks, crops.mean(axis=(1, 2, 3)), reported)
+        return Decoded(masks, prompts.crops.mean(axis=(1, 2, 3)), reported)
 
 
 def stand_in_model() -> Model:

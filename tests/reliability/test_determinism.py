@@ -44,8 +44,8 @@ def test_the_order_of_the_boxes_changes_nothing(backend):
 class Partial(StandIn):
     """Predicts different modalities for small and large boxes, and lets the boxes of a call affect each other."""
 
-    def decode(self, embedding, boxes, *prompts):
-        decoded = super().decode(embedding, boxes, *prompts)
+    def decode(self, embedding, prompts, answer=None):
+        decoded, boxes = super().decode(embedding, prompts, answer), prompts.boxes
         decoded.modality_logits[:] = 0
         decoded.modality_logits[np.arange(len(boxes)), (np.ptp(boxes, axis=1) > 60).astype(int)] = 9
         return decoded._replace(mask_logits=decoded.mask_logits + 1e-3 * boxes[:, :1, None].mean())

@@ -62,3 +62,17 @@ def test_items_do_not_depend_on_workers_or_place(prepared_demo, workers):
         torch.testing.assert_close(item["image"][0], expected, rtol=0, atol=0)
     again = dataset[Draw(0, 5)]["image"], dataset[Draw(0, 6)]["image"]
     assert not np.array_equal(*again)
+
+
+def test_the_same_masks_in_every_epoch_with_other_seeds():
+    first, second = (draws(epoch, same_masks=True) for epoch in (0, 1))
+    assert [index for index, _ in first] == [index for index, _ in second] == [index for index, _ in draws(0)]
+    assert not {seed for _, seed in first} & {seed for _, seed in second}
+    assert first == draws(0) and [seed for _, seed in second] == [seed for _, seed in draws(1)]
+    assert [index for index, _ in draws(1)] != [index for index, _ in second]
+
+
+def test_the_same_masks_after_a_restart_and_in_several_processes():
+    assert draws(3, start=9, same_masks=True) == draws(3, same_masks=True)[9:]
+    parts = [draws(2, num_replicas=3, rank=rank, same_masks=True) for rank in range(3)]
+    assert [parts[i % 3][i // 3] for i in range(60)] == draws(2, same_masks=True)

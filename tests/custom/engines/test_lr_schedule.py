@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from custom.engines import parameter_groups, step_decay_then_final
-from custom.networks import MCPMedSAM
+from custom.networks import build_mcp_medsam
 
 
 def rates(epochs, *first, iterations_per_epoch=1, **options):
@@ -42,7 +42,7 @@ def rate_of(groups, parameter):
 
 
 def test_new_branches_learn_at_a_rate_of_their_own():
-    network = MCPMedSAM(freeze_image_encoder=True)
+    network = build_mcp_medsam(freeze_image_encoder=True)
     lite, new = groups = parameter_groups(network, lr=2e-4, new_branch_lr=2e-5, scaling=False)
     assert (lite["lr"], new["lr"]) == (2e-4, 2e-5)
     assert rate_of(groups, network.prompt_encoder.content_cnn.head.weight) == 2e-5
@@ -67,13 +67,13 @@ def test_new_branches_learn_at_a_rate_of_their_own():
     ],
 )
 def test_layers_of_many_inputs_learn_slower(name, inputs):
-    network = MCPMedSAM(freeze_image_encoder=True)
+    network = build_mcp_medsam(freeze_image_encoder=True)
     groups = parameter_groups(network, lr=2e-4, new_branch_lr=1e-4)
     assert rate_of(groups, network.get_parameter(name)) == pytest.approx(1e-4 * min(1, 256 / inputs))
 
 
 def test_the_refinement_has_a_rate_of_its_own():
-    network = MCPMedSAM(freeze_image_encoder=True, mask_refinement=True)
+    network = build_mcp_medsam(freeze_image_encoder=True, mask_refinement=True)
     groups = parameter_groups(network, lr=2e-4, new_branch_lr=1e-4, refinement_lr=1e-3)
     of_it = {rate_of(groups, parameter) for parameter in network.mask_refinement.parameters()}
     assert of_it == {1e-3} and groups[0]["lr"] == 2e-4
@@ -85,10 +85,10 @@ def test_the_last_epoch_runs_at_the_final_rate_of_the_first_group():
 
 
 def test_what_lite_medsam_has_keeps_its_rate_however_many_inputs():
-    network = MCPMedSAM()
+    network = build_mcp_medsam()
     groups = parameter_groups(network, lr=2e-4, new_branch_lr=1e-4)
     assert rate_of(groups, network.get_parameter("mask_decoder.transformer.blocks.0.mlp.3.weight")) == 2e-4
 
 
 def test_one_rate_is_one_group():
-    assert len(parameter_groups(MCPMedSAM(), lr=2e-4, new_branch_lr=2e-4, scaling=False)) == 1
+    assert len(parameter_groups(build_mcp_medsam(), lr=2e-4, new_branch_lr=2e-4, scaling=False)) == 1

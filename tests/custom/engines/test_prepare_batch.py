@@ -4,6 +4,7 @@ from torch import nn
 
 from custom.engines import PromptPrepareBatch
 from custom.networks import FrozenCLIP
+from custom.prompts import Prompts
 
 
 class Mean(nn.Module):
@@ -39,45 +40,47 @@ def batch():
 
 @pytest.mark.parametrize("device", ["cpu", None])
 def test_training(batch, device):
-    image, target, args, prompts = PromptPrepareBatch()(batch, device)
-    assert image is batch["image"] and args == () and prompts["full_output"] is True
+    image, target, (prompts,), options = PromptPrepareBatch()(batch, device)
+    assert image is batch["image"] and options == {"full_output": True}
     assert target.keys() == {"label", "modality"}
     assert target["label"] is batch["label"] and target["modality"] is batch["modality_index"]
-    assert prompts.keys() == {"boxes", "modality", "crop", "full_output"}
-    assert prompts["modality"] is batch["modality_index"]
+    expected = Prompts(boxes=batch["boxes"], crops=batch["crop"], modality=batch["modality_index"])
+    assert all(found is wanted for found, wanted in zip(prompts, expected, strict=True))
 
 
 def test_evaluation(batch):
-    _, target, _, prompts = PromptPrepareBatch(full_output=False)(batch, "cpu", True)
-    assert target is batch["label"] and prompts.keys() == {"boxes", "modality", "crop"}
+    _, target, (prompts,), options = PromptPrepareBatch(full_output=False)(batch, "cpu", True)
+    assert target is batch["label"] and options == {}
+    assert prompts.boxes is batch["boxes"] and prompts.crops is batch["crop"] and not prompts.correcting
 
 
 @pytest.mark.parametrize("device", ["cpu", None])
 def test_clip(batch, clip, device):
-    _, _, _, prompts = PromptPrepareBatch(clip=clip)(batch, device)
-    torch.testing.assert_close(prompts["image_feature"], batch["clip_crop"].mean(dim=(3, 4)))
-    assert not prompts["image_feature"].requires_grad
+    _, _, (prompts,), _ = PromptPrepareBatch(clip=clip)(batch, device)
+    torch.testing.assert_close(prompts.image_features, batch["clip_crop"].mean(dim=(3, 4)))
+    assert not prompts.image_features.requires_grad
 
 
 def test_clip_crops_are_not_needed_without_clip(batch):
     del batch["clip_crop"]
-    assert "image_feature" not in PromptPrepareBatch()(batch, "cpu")[3]
+    (prompts,) = PromptPrepareBatch()(batch, "cpu")[2]
+    assert prompts.image_features is None
 
 
 def test_to_another_device(batch, clip):
-    image, target, _, prompts = PromptPrepareBatch(clip=clip)(batch, "meta")
-    moved = [image, target["label"], *(value for value in prompts.values() if isinstance(value, torch.Tensor))]
+    image, target, (prompts,), _ = PromptPrepareBatch(clip=clip)(batch, "meta")
+    moved = [image, target["label"], *(value for value in prompts if value is not None)]
     assert all(value.device.type == "meta" for value in moved) and len(moved) == 6
 
 
 @pytest.mark.parametrize("full_output", [True, False])
 def test_modality_untold(batch, full_output):
-    _, target, _, prompts = PromptPrepareBatch(full_output=full_output, tell_modality=False)(batch)
-    assert prompts["modality"].tolist() == [-1, -1]
+    _, target, (prompts,), _ = PromptPrepareBatch(full_output=full_output, tell_modality=False)(batch)
+    assert prompts.modality.tolist() == [-1, -1]
     assert not full_output or target["modality"] is batch["modality_index"]
 
 
 def test_modality_hidden_from_the_prompt_alone(batch):
     batch["modality_prompt"] = torch.tensor([-1, -1])
-    _, target, _, prompts = PromptPrepareBatch()(batch)
-    assert prompts["modality"] is batch["modality_prompt"] and target["modality"] is batch["modality_index"]
+    _, target, (prompts,), _ = PromptPrepareBatch()(batch)
+    assert prompts.modality is batch["modality_prompt"] and target["modality"] is batch["modality_index"]

@@ -16,7 +16,9 @@ CONTENT = {
     "modalities": ["CT", "MR"],
     "crop_size": 64,
     "clip_width": 512,
-    "graphs": {"encoder": GRAPH, "decoder": GRAPH},
+    "takes_clicks": True,
+    "click_tokens": False,
+    "graphs": {"encoder": GRAPH, "content": GRAPH, "decoder": GRAPH, "click_decoder": GRAPH, "correction": GRAPH},
     "left_out": ["clip_image"],
     "made_with": {"torch": "2"},
 }
@@ -36,11 +38,14 @@ def test_description(tmp_path):
         ({"left_out": "clip"}, "left_out: found 'clip'; allowed: list"),
         ({"components": {}}, "components: found {}"),
         ({"components": {"clip_text": 1}}, "components: found"),
-        ({"graphs": {"encoder": GRAPH}}, "graphs.decoder: found None"),
-        ({"graphs": {"encoder": GRAPH, "decoder": {"inputs": []}}}, "graphs.decoder: found"),
+        ({"graphs": {"encoder": GRAPH, "content": GRAPH}}, "graphs.decoder: found None"),
+        ({"graphs": CONTENT["graphs"] | {"decoder": {"inputs": []}}}, "graphs.decoder: found"),
         ({"precision": "f8"}, "precision: found 'f8'; allowed: f32, bf16, int8"),
         ({"crop_size": "64"}, "crop_size: found '64'; allowed: int"),
-        ({"version": 0}, "format, version: found"),
+        ({"takes_clicks": 1}, "takes_clicks: found 1; allowed: bool"),
+        ({"graphs": {"encoder": GRAPH, "decoder": GRAPH}}, "graphs.content: found None"),
+        ({"graphs": CONTENT["graphs"] | {"correction": []}}, r"graphs.correction: found \[\]"),
+        ({"version": 2}, r"format, version: found \('mcp-medsam-openvino', 2\); .* export the checkpoint again"),
     ],
 )
 def test_malformed_description(tmp_path, changes, message):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from custom.export.__main__ import load
-from custom.networks import lite_medsam_path
+from custom.lite_medsam import lite_medsam_path
 
 
 @pytest.mark.parametrize(

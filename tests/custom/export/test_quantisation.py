@@ -1,4 +1,4 @@
-"""An export in 8-bit integers: only the decoder's convolutions, with nearly the network's masks."""
+"""An export in 8-bit integers: only the wide convolutions, with nearly the network's masks."""
 
 import json
 import subprocess
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from custom.inference.torch_backend import TorchBackend
+from custom.prompts import Prompts
 
 EXPORT = [sys.executable, "-m", "custom.export"]
 DECODE = """
@@ -16,15 +17,19 @@ import sys
 import numpy as np
 import openvino
 from custom.inference.openvino_backend import OpenVINOBackend
+from custom.prompts import Prompts
 folder, given, out = sys.argv[1:]
 inputs, backend = np.load(given), OpenVINOBackend(folder)
 (embedding,) = backend.encode(inputs["images"])
-decoded = backend.decode(embedding, inputs["boxes"], 4, inputs["crops"], None)
-graphs = {name: openvino.Core().read_model(f"{folder}/{name}.xml") for name in ("encoder", "decoder")}
+decoded = backend.decode(embedding, Prompts(boxes=inputs["boxes"], crops=inputs["crops"], modality=4))
+graphs = {name: openvino.Core().read_model(f"{folder}/{name}.xml") for name in backend.description.graphs}
 def steps(name):
     return [n for n in graphs[name].get_ops() if n.get_type_name() == "FakeQuantize"]
-readers = {r.get_node().get_type_name() for n in steps("decoder") for r in n.output(0).get_target_inputs()}
-np.savez(out, mask_logits=decoded.mask_logits, encoder=len(steps("encoder")), readers=sorted(readers))
+readers = {
+    name: sorted({r.get_node().get_type_name() for n in steps(name) for r in n.output(0).get_target_inputs()})
+    for name in graphs
+}
+np.savez(out, mask_logits=decoded.mask_logits, **readers)
 """
 
 
@@ -46,14 +51,16 @@ def test_int8(shared_lively_network, switch, prepared_demo, tmp_path, content_si
         program = [sys.executable, "-c", DECODE, tmp_path / "exported", tmp_path / "given.npz", tmp_path / "found.npz"]
         subprocess.run(program, check=True)
         backend = TorchBackend(network)
-        expected = backend.decode(backend.encode(images)[0], boxes, 4, crops, None).mask_logits
+        prompts = Prompts(boxes=boxes, crops=crops, modality=4)
+        expected = backend.decode(backend.encode(images)[0], prompts).mask_logits
     finally:
         network.prompt_encoder.components, network.prompt_encoder.content_size = kept, 64
         network.mask_refinement.on = False
 
     assert json.loads((tmp_path / "exported" / "model.json").read_text())["precision"] == "int8"
     found = np.load(tmp_path / "found.npz")
-    assert found["encoder"] == 0
-    assert set(found["readers"]) <= {"Convolution", "ShapeOf"}
+    assert not found["encoder"].size
+    for name in ("content", "decoder"):
+        assert "Convolution" in found[name] and set(found[name]) <= {"Convolution", "ShapeOf"}
     error = found["mask_logits"] - expected
     assert np.sqrt(np.mean(error**2)) < 0.1 * expected.std()

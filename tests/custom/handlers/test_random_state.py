@@ -3,8 +3,8 @@ import random
 import numpy as np
 import torch
 
+from custom.checkpoints.files import read_checkpoint, write_checkpoint
 from custom.handlers.random_state import get_random_state, set_random_state
-from custom.networks.checkpoint_files import read_checkpoint, write_checkpoint
 
 
 def draw():

@@ -7,9 +7,9 @@ import torch
 from ignite.engine import Events
 from monai.engines import IterationEvents
 
+from custom.checkpoints.files import read_checkpoint, write_checkpoint
 from custom.data.prepared import INDEX_NAME
 from custom.errors import InputError
-from custom.networks.checkpoint_files import read_checkpoint, write_checkpoint
 
 
 class Killed(BaseException):

@@ -5,9 +5,9 @@ import torch
 from ignite.engine import Events
 from torch import nn
 
+from custom.checkpoints.files import read_checkpoint
 from custom.errors import InputError
 from custom.handlers import WeightAverage
-from custom.networks.checkpoint_files import read_checkpoint
 
 
 def weights_of(run, **options):

@@ -8,7 +8,8 @@ from PIL import Image
 
 from custom.errors import InputError
 from custom.inference.box_input import BoxInput
-from custom.inference.cases import Case, case_fingerprint, file_states, list_cases
+from custom.inference.cases import Case, case_fingerprint, list_cases
+from custom.inference.click_input import ClickInput
 
 BOX = [[1, 2, 8, 6]]
 GIVEN = BoxInput(numbers=((1.0, 2.0, 8.0, 6.0),))
@@ -47,6 +48,9 @@ def test_one_image(tmp_path):
         ({"boxes": [1, 2, 3]}, r"boxes\[0\]: found 3 numbers"),
         ({"margin": 2}, "margin: found 2; allowed: no margin without boxes"),
         ({"world": True}, "world: found True; allowed: no world without boxes"),
+        ({"point_labels": "1"}, "point_labels: found '1'; allowed: no labels without points"),
+        ({"points": "1 2", "margin": 2}, "margin: found 2; allowed: no margin without boxes"),
+        ({"points": "1 2", "slices": 2}, "slice: found 2; allowed: no slice without boxes"),
     ],
 )
 def test_options_that_do_not_go_together(tmp_path, options, message):
@@ -136,7 +140,11 @@ def test_names_do_not_meet(tmp_path):
         ('["a.png"]', "[0]", "a.png"),
         ('[{"image": "a.png"}, {"boxes": []}]', "[1]", "{'boxes': []}"),
         ('[{"image": 7}]', "[0]", "{'image': 7}"),
-        ('[{"image": "a.png", "box": []}]', "[0]", "the key 'box'; allowed: image, boxes, modality, names, slice; did"),
+        (
+            '[{"image": "a.png", "box": []}]',
+            "[0]",
+            "the key 'box'; allowed: image, boxes, modality, names, slice, points, point_labels, mask; did",
+        ),
         ('[{"image": "a.png", "boxes": [1, 2, 3]}]', "[0]: boxes[0]", "3 numbers"),
         ('[{"image": "a.png", "boxes": "m.png"}]', "[0]: boxes", ""),
         ('[{"image": "a.png", "boxes": [1, 2, 8, 6], "names": ["a", "b"]}]', "[0]: names", "2 names for 1 boxes"),
@@ -284,10 +292,9 @@ def test_fingerprint(tmp_path):
         case_fingerprint(case, facts | {"model": {"digest": "2"}}),
         case_fingerprint(case, facts | {"options": {"overlap": "last"}}),
     ]
-    before = file_states(case)
     os.utime(case.path, ns=(1, 1))
     changed.append(case_fingerprint(case, facts))
-    assert len({first, *changed}) == 10 and case_fingerprint(case, facts, before) == first
+    assert len({first, *changed}) == 10
 
 
 def test_fingerprint_follows_the_files_of_the_boxes(tmp_path):
@@ -331,3 +338,70 @@ def test_a_folder_without_any_boxes(tmp_path):
         list_cases(tmp_path)
     (tmp_path / "c.npz").touch()
     assert len(list_cases(tmp_path)[0]) == 3
+
+
+def test_clicks_of_one_image_and_of_a_folder(tmp_path):
+    path = save_picture(tmp_path / "a.png")
+    clicks = ClickInput(points=(((1.0, 2.0),),), labels=((0,),))
+    (case,) = list_cases(path, points="1 2", point_labels=0)[0]
+    assert case.clicks == clicks and case.boxes is None
+    (case,) = list_cases(path, boxes=BOX, points=[1, 2], point_labels="0", mask=path)[0]
+    assert case.clicks == replace(clicks, mask=path) and case.boxes == GIVEN and case.prompt_files == (path,)
+    (case,) = list_cases(path, points=[1, 2], world=True)[0]
+    assert case.clicks.world
+    save_picture(tmp_path / "b.png")
+    assert [case.clicks.mask for case in list_cases(tmp_path, mask=path)[0]] == [path, path]
+
+
+def test_clicks_of_a_json_list(tmp_path):
+    mask = save_picture(tmp_path / "m.png")
+    save_picture(tmp_path / "a.png")
+    entries = [
+        {"image": "a.png", "points": [[1, 2], [3, 4]], "point_labels": [1, 0]},
+        {"image": "a.png", "boxes": BOX, "points": "1 2"},
+        {"image": "a.png", "mask": "m.png"},
+    ]
+    cases, _ = list_cases(save_list(tmp_path / "list.json", *entries))
+    assert [case.clicks for case in cases] == [
+        ClickInput(points=(((1.0, 2.0), (3.0, 4.0)),), labels=((1, 0),)),
+        ClickInput(points=(((1.0, 2.0),),)),
+        ClickInput(mask=mask),
+    ]
+    assert [case.boxes for case in cases] == [None, GIVEN, None]
+    for bad, message in (
+        ({"points": [[1]]}, r"list.json: .0.: points.0..0.: found"),
+        ({"point_labels": [1]}, r"list.json: .0.: point_labels: found"),
+        ({"mask": "none.png"}, r"list.json: .0.: mask: found .*none.png: no such file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            list_cases(save_list(tmp_path / "list.json", {"image": "a.png", **bad}))
+
+
+@pytest.mark.parametrize("given", [{"points": "1 2"}, {"point_labels": "1"}, {"mask": "m.png"}])
+def test_a_list_has_its_own_clicks(tmp_path, given):
+    save_picture(tmp_path / "a.png")
+    table = save_list(tmp_path / "list.json", {"image": "a.png", "boxes": BOX})
+    (name,) = given
+    with pytest.raises(InputError, match=f"arguments: {name}: found .*; allowed: no {name}: the list has its own"):
+        list_cases(table, **given)
+    with pytest.raises(InputError, match=f"arguments: {name}: found .*; allowed: no {name}: the list has its own"):
+        list_cases(tmp_path, boxes=str(table), **given)
+
+
+def test_fingerprint_changes_with_clicks(tmp_path):
+    path, mask = save_picture(tmp_path / "a.png"), save_picture(tmp_path / "m.png")
+    given = [
+        {},
+        {"points": "1 2"},
+        {"points": "1 3"},
+        {"points": "1 2", "point_labels": "0"},
+        {"points": "1 2; 1 3"},
+        {"points": "1 2 | 1 3"},
+        {"mask": mask},
+        {"points": "1 2", "mask": mask},
+    ]
+    prints = [case_fingerprint(list_cases(path, boxes=BOX, **more)[0][0], {}) for more in given]
+    assert len(set(prints)) == len(given)
+    os.utime(mask, ns=(5, 5))
+    again = [case_fingerprint(list_cases(path, boxes=BOX, **more)[0][0], {}) for more in given]
+    assert [a == b for a, b in zip(prints, again, strict=True)] == [True] * 6 + [False] * 2

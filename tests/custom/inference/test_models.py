@@ -39,8 +39,9 @@ def write(folder):
 switches = dict.fromkeys(("clip_text", "modality_embedding", "clip_image", "content_cnn"), True)
 digest = "0" * 16 if name == "changed" else hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]
 write_folder(out, Description(checkpoint="weights.pt", digest=digest, precision="f32", components=switches,
-    modalities=("US",), crop_size=64, clip_width=512, graphs=dict.fromkeys(("encoder", "decoder"), {"inputs": {},
-    "outputs": {}}), left_out=("clip_image",) if name == "clip" else (), made_with={}), write)
+    modalities=("US",), crop_size=64, clip_width=512, takes_clicks=False, click_tokens=False,
+    graphs=dict.fromkeys(("encoder", "content", "decoder"), {"inputs": {}, "outputs": {}}),
+    left_out=("clip_image",) if name == "clip" else (), made_with={}), write)
 """
 
 
@@ -287,6 +288,8 @@ def describe():
             modalities=("US",),
             crop_size=64,
             clip_width=512,
+            takes_clicks=False,
+            click_tokens=False,
             graphs=dict.fromkeys(("encoder", "decoder"), {"inputs": {}, "outputs": {}}),
             left_out=(),
             made_with={},
@@ -307,11 +310,13 @@ USE = """
 import sys, time
 import numpy as np
 from custom.inference.models import choose_model
+from custom.prompts import Prompts
 model = choose_model(checkpoint="lite_medsam")
 backend = model.start()
 (embedding,) = backend.encode(np.zeros((1, 3, 256, 256), np.float32))
 box, crop = np.array([[20, 20, 90, 90]], np.float32), np.zeros((1, 3, 64, 64), np.float32)
-assert np.isfinite(backend.decode(embedding, box, -1, crop).mask_logits).all()
+prompts = Prompts(boxes=box, crops=crop, crop_boxes=box, modality=-1)
+assert np.isfinite(backend.decode(embedding, prompts).mask_logits).all()
 assert not {"torch", "monai", "transformers", "scipy", "skimage"} & set(sys.modules), "slow imports"
 print(*model.facts.values())
 """

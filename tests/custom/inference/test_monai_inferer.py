@@ -48,6 +48,13 @@ def test_case_without_boxes(tmp_path):
     assert isinstance(error.value.__cause__, InputError) and "boxes: found no boxes" in str(error.value.__cause__)
 
 
+def test_a_list_with_clicks_is_refused(folder):
+    entry = {"image": "2D_US_1.npz", "boxes": BOX, "points": [[4, 5]]}
+    (folder / "list.json").write_text(json.dumps([entry]))
+    with pytest.raises(InputError, match="points of 2D_US_1: found clicks or a mask; allowed: boxes; custom.segment"):
+        BoxDataset(folder, boxes=str(folder / "list.json"))
+
+
 def test_unknown_overlap():
     with pytest.raises(InputError, match="overlap: found 'first'"):
         BoxInferer(overlap="first")

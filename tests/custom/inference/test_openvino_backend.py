@@ -20,6 +20,8 @@ def test_precision_that_the_graphs_do_not_have(exported, wanted, allowed, tmp_pa
         modalities=("US",),
         crop_size=64,
         clip_width=512,
+        takes_clicks=False,
+        click_tokens=False,
         graphs=dict.fromkeys(("encoder", "decoder"), {"inputs": {}, "outputs": {}}),
         left_out=(),
         made_with={},

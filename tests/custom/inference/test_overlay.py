@@ -200,3 +200,47 @@ def test_montage_with_texts():
     changed = (found != plain).any(axis=2)
     counts = [changed[:, n * 290 : n * 290 + 290].sum() for n in range(3)]
     assert all(counts) and counts[1] == counts[0] + counts[2]
+
+
+def test_clicks_are_dots():
+    image, labels = np.full((520, 600), 100, np.uint8), np.zeros((520, 600), np.uint8)
+    boxes = np.array([[50, 50, 200, 200], [300, 300, 400, 400]])
+    clicks = [(np.array([[100.0, 120], [250, 260]]), np.array([1, 0])), (np.zeros((0, 2)), np.zeros(0, int))]
+    found = draw_result(image, labels, boxes, clicks=clicks)
+    assert found[120, 100].tolist() == [0, 220, 0] and found[260, 250].tolist() == [230, 0, 0]
+    plain = draw_result(image, labels, boxes)
+    rows, columns = np.nonzero((found != plain).any(axis=2))
+    assert (
+        len(rows) and (np.minimum(np.hypot(columns - 100, rows - 120), np.hypot(columns - 250, rows - 260)) < 8).all()
+    )
+
+
+def test_clicks_on_an_enlarged_picture():
+    image, clicks = np.full((20, 30), 100, np.uint8), [(np.array([[7.0, 5]]), np.array([1]))]
+    found = draw_result(image, np.zeros((20, 30), np.uint8), np.array([[2, 2, 20, 15]]), clicks=clicks)
+    factor = found.shape[0] // 20
+    assert found[int(5.5 * factor), int(7.5 * factor)].tolist() == [0, 220, 0]
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_objects_without_a_box(masked):
+    """No box is drawn; the text is beside the mask, or beside the clicks."""
+    image, labels = np.full((520, 600), 100, np.uint8), np.zeros((520, 600), np.uint8)
+    labels[200:300, 250:350] = masked
+    clicks = [(np.array([[300.0, 250]]), np.array([1]))]
+    found = draw_result(image, labels, np.full((1, 4), np.nan), [0.9], ["disc"], clicks)
+    changed = np.argwhere((found != 100).any(axis=2))
+    assert (np.abs(changed - [250, 300]) < 110).all()
+    text = (found[150:200] != 100).any() if masked else (found[200:246] != 100).any()
+    assert text
+
+
+def test_clicks_on_the_slices_of_a_montage():
+    volume, labels = np.full((6, 40, 60), 100, np.uint8), np.zeros((6, 40, 60), np.uint8)
+    boxes, captions = np.array([[5, 5, 1, 50, 35, 3]], float), [f"z {z}" for z in range(6)]
+    clicks = [(np.array([[30.0, 20, 2]]), np.array([0]))]
+    plain = draw_montage(volume, labels, boxes, captions)
+    found = draw_montage(volume, labels, boxes, captions, clicks=clicks)
+    width = plain.shape[1] // 3
+    columns = np.unique(np.nonzero((plain != found).any(axis=2))[1] // width)
+    assert columns.tolist() == [1]  # the second of slices 1, 2, 3

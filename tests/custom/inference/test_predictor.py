@@ -116,9 +116,36 @@ def test_progress_of_a_volume(predictor):
             "names: found 2 names: a, b; allowed: a name for each of 1 boxes",
         ),
         (PICTURE, {"boxes": BOX, "overlap": "first"}, "overlap: found 'first'"),
-        (PICTURE, {"boxes": BOX, "points": [[1, 2]]}, "arguments: points: found a prompt of this kind; allowed: boxes"),
-        (PICTURE, {"boxes": BOX, "point_labels": [1]}, "arguments: point_labels: found"),
-        (PICTURE, {"boxes": BOX, "masks": PICTURE}, "arguments: masks: found"),
+        (PICTURE, {"boxes": BOX, "point_labels": [1]}, "point_labels: found labels; allowed: no labels without points"),
+        (PICTURE, {"points": [[30, 2]]}, r"points.0..0.: found .30.0, 2.0.; allowed: inside the image: x 0 to 29, y"),
+        (PICTURE, {"points": [[1, -1]]}, r"points.0..0.: found .1.0, -1.0.; allowed: inside"),
+        (PICTURE, {"points": [[1, np.nan]]}, r"points.0..0.: found .1.0, nan.; allowed: x y in finite numbers"),
+        (PICTURE, {"points": [[1, 2, 3]]}, r"points.0..0.: found .1.0, 2.0, 3.0.; allowed: x y"),
+        (PICTURE, {"points": [[1, 2], []]}, r"points.0..1.: found \[\]; allowed: x y"),
+        (PICTURE, {"points": "1 2"}, "points: found '1 2'; allowed: lists of clicks x y"),
+        (PICTURE, {"points": [[1, None]]}, "points: found"),
+        (PICTURE, {"points": []}, "points: found no object"),
+        (PICTURE, {"points": [[]]}, r"points.0.: found no click, no box and no mask"),
+        (PICTURE, {"points": [[1, 2]], "point_labels": [1, 0]}, r"point_labels.0.: found 2 labels; allowed: 1"),
+        (PICTURE, {"points": [[1, 2]], "point_labels": [2]}, r"point_labels.0..0.: found 2; allowed: 1 on the object"),
+        (PICTURE, {"points": [[1, 2]], "point_labels": [True]}, r"point_labels.0..0.: found True"),
+        (PICTURE, {"points": [[1, 2]], "point_labels": [np.nan]}, r"point_labels.0..0.: found nan"),
+        (PICTURE, {"points": [[1, 2]], "point_labels": ["1"]}, r"point_labels.0..0.: found '1'"),
+        (PICTURE, {"points": [[1, 2]], "point_labels": [None]}, r"point_labels: found \[None\]; allowed: 1"),
+        (
+            PICTURE,
+            {"points": [[1, 2]], "point_labels": [[1], [0]]},
+            "point_labels: found for 2 objects; allowed: for 1",
+        ),
+        (PICTURE, {"boxes": [BOX] * 2, "points": [[1, 2]]}, "points: found 1 objects; allowed: 2, one for each box"),
+        (PICTURE, {"points": [[1, 2]], "masks": [PICTURE] * 2}, "masks: found 2 objects; allowed: 1, as many as"),
+        (PICTURE, {"masks": [PICTURE[:9]]}, r"mask: found shape \(9, 30\); allowed: that of the image, \(20, 30\)"),
+        (PICTURE, {"masks": ["a"]}, r"masks.0.: found 'a'; allowed: an array of numbers"),
+        (PICTURE, {"masks": []}, "masks: found no object"),
+        (VOLUME, {"points": [[1, 2, 3]]}, "boxes: found clicks without a box in a volume"),
+        (VOLUME, {"boxes": BOX_3D, "points": [[1, 2]]}, r"points.0..0.: found .1.0, 2.0.; allowed: x y z"),
+        (VOLUME, {"boxes": BOX_3D, "points": [[1, 2, 6]]}, r"points.0..0.: .*; allowed: inside the image: .*z 0 to 5"),
+        (VOLUME, {"boxes": BOX_3D, "masks": VOLUME}, "masks: found masks for a volume; allowed: masks for a picture"),
     ],
 )
 def test_bad_prompts(predictor, backend, image, prompt, message):
@@ -127,3 +154,128 @@ def test_bad_prompts(predictor, backend, image, prompt, message):
     with pytest.raises(InputError, match=message):
         predictor.predict(**prompt)
     assert not backend.encoded
+
+
+@pytest.mark.parametrize(
+    ("prompt", "field"),
+    [({"points": [[9, 6]]}, "points"), ({"boxes": BOX, "points": [[9, 6]]}, "points"), ({"masks": PICTURE}, "masks")],
+)
+def test_weights_without_clicks(make_backend, make_model, prompt, field):
+    predictor = Predictor(network=make_model(make_backend(takes_clicks=False)))
+    predictor.set_image(PICTURE)
+    assert predictor.predict(BOX).masks[0].any()
+    with pytest.raises(InputError, match=f"arguments: {field}: found clicks or masks; allowed: boxes, or weights that"):
+        predictor.predict(**prompt)
+
+
+@pytest.mark.parametrize("box", [None, BOX])
+def test_clicks_at_once_and_one_after_another(predictor, backend, make_backend, make_model, box):
+    """The mask after k clicks, from the cache and from a network that has seen nothing before."""
+    clicks, labels = [[6, 4], [25, 15], [7, 5], [20, 17]], [1, 1, 0, 1]
+    predictor.set_image(PICTURE, modality="US")
+    seen = set()
+    for k in range(1, 5):
+        found = predictor.predict(box, points=clicks[:k], point_labels=labels[:k])
+        fresh = Predictor(network=make_model(make_backend()), embeddings=0)
+        fresh.set_image(PICTURE, modality="US")
+        expected = fresh.predict(box, points=[clicks[:k]], point_labels=[labels[:k]])
+        np.testing.assert_array_equal(found.masks[0], expected.masks[0])
+        np.testing.assert_array_equal(found.iou, expected.iou)
+        seen.add(found.masks[0].tobytes())
+    assert len(seen) == 4 and len(backend.encoded) == 1
+    assert backend.answered == (2 if box is None else 1)  # for the whole image, then for the mask of the first click
+    assert len(backend.decoded) == 4 + (3 if box is None else 1)
+
+
+def test_every_click_runs_the_decoder_where_it_takes_clicks(make_backend, make_model):
+    backend = make_backend(click_tokens=True)
+    predictor = Predictor(network=make_model(backend))
+    predictor.set_image(PICTURE, modality="US")
+    for k in range(1, 4):
+        predictor.predict(BOX, points=[[9, 6], [25, 15], [3, 3]][:k])
+    assert backend.answered == 4 and backend.contents == 1
+
+
+def test_order_of_clicks_counts(predictor):
+    predictor.set_image(PICTURE)
+    one, other = (
+        predictor.predict(BOX, points=p, point_labels=s)
+        for p, s in (([[9, 6], [10, 6]], [1, 0]), ([[10, 6], [9, 6]], [0, 1]))
+    )
+    assert (one.masks[0] != other.masks[0]).any()
+
+
+def test_objects_with_and_without_clicks(predictor):
+    """Each object is as it is alone, in the order given."""
+    predictor.set_image(PICTURE, modality="US")
+    boxes = [BOX, [4, 3, 16, 11], [2, 2, 9, 9]]
+    points, labels = [[], [[8, 5], [12, 9]], []], [[], [1, 0], []]
+    found = predictor.predict(boxes, points=points, point_labels=labels)
+    for k, box in enumerate(boxes):
+        alone = predictor.predict(box, **({"points": points[k], "point_labels": labels[k]} if points[k] else {}))
+        np.testing.assert_array_equal(found.masks[k], alone.masks[0])
+        assert found.iou[k] == alone.iou[0]
+    report = found.describe()["boxes"]
+    assert [entry["points"] for entry in report] == [[], [[8, 5], [12, 9]], []]
+    assert [entry["point_labels"] for entry in report] == labels
+    assert "points" not in predictor.predict(BOX).describe()["boxes"][0]
+
+
+def test_masks_are_corrected(predictor, tmp_path):
+    predictor.set_image(PICTURE, modality="US")
+    earlier = predictor.predict([BOX, [4, 3, 16, 11]])
+    corrected = predictor.predict(masks=earlier, points=[[[9, 6]], [[10, 7]]])
+    assert len(corrected.masks) == 2 and np.isnan(corrected.boxes).all()
+    for k in range(2):
+        alone = predictor.predict(masks=earlier.masks[k], points=[[9, 6], [10, 7]][k])
+        np.testing.assert_array_equal(corrected.masks[k], alone.masks[0])
+    unlike = predictor.predict(masks=[np.zeros_like(PICTURE)], points=[9, 6])
+    assert (unlike.masks[0] != corrected.masks[0]).any()
+    report = corrected.save(tmp_path)
+    assert [entry["box"] for entry in report["boxes"]] == [None, None]
+    assert all(entry["corrects_mask"] for entry in report["boxes"])
+
+
+@pytest.mark.parametrize(
+    "axes", [np.diag([1.0, 1, 1]), np.diag([-1.0, -1, 2]), np.array([[0, 0, 1.0], [1, 0, 0], [0, 1, 0]])]
+)
+def test_clicks_lie_where_the_file_has_them(predictor, backend, tmp_path, axes):
+    """In a volume with any axes, a click x y z changes the mask around voxel x, y, z, on its slice alone."""
+    affine = np.eye(4)
+    affine[:3, :3] = axes
+    rng = np.random.default_rng(0)
+    array = np.where(VOLUME, 200, rng.integers(0, 60, VOLUME.shape)).astype(np.uint8).transpose(2, 1, 0)
+    nib.save(nib.Nifti1Image(array, affine), tmp_path / "v.nii.gz")
+    predictor.set_image(tmp_path / "v.nii.gz", modality="MR")
+    before = predictor.predict(BOX_3D, follow=False).masks[0]
+    result = predictor.predict(BOX_3D, points=[14, 8, 2], point_labels=[0], follow=False)
+    changed = np.argwhere(before != result.masks[0])
+    assert before[14, 8, 2] and not result.masks[0][14, 8, 2]
+    axis = int(np.abs(np.linalg.inv(axes) @ [0, 0, 1]).argmax())  # along the slices
+    assert np.unique(changed[:, axis]).tolist() == [[14, 8, 2][axis]]
+    assert result.save(tmp_path / "out")["boxes"][0]["points"] == [[14, 8, 2]]
+
+
+def test_clicks_on_a_slice(predictor, tmp_path):
+    predictor.set_image(VOLUME)
+    plain = predictor.predict([BOX, BOX], slice=[2, 3])
+    result = predictor.predict([BOX, BOX], slice=[2, 3], points=[[[9, 6]], []], point_labels=[[0], []])
+    assert (plain.masks[0] != result.masks[0]).any(axis=(1, 2)).tolist() == [0, 0, 1, 0, 0, 0]
+    np.testing.assert_array_equal(plain.masks[1], result.masks[1])
+    assert result.save(tmp_path)["boxes"][0]["points"] == [[9, 6]]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_clicks_and_masks_on_a_picture_in_space(predictor, tmp_path, axis):
+    """A NIfTI of one slice, flipped, along any axis."""
+    affine = np.diag([-1.0, 1.0, -1.0, 1.0])
+    pixels = np.where(PICTURE, 200, np.random.default_rng(0).integers(0, 60, PICTURE.shape)).astype(np.uint8).T
+    nib.save(nib.Nifti1Image(np.expand_dims(pixels, axis), affine), tmp_path / "s.nii.gz")
+    predictor.set_image(tmp_path / "s.nii.gz", modality="MR")
+    before = predictor.predict(BOX)
+    result = predictor.predict(BOX, points=[14, 8], point_labels=[0])
+    voxel = tuple(np.insert([14, 8], axis, 0))
+    assert before.masks[0][voxel] and not result.masks[0][voxel]
+    again = predictor.predict(masks=before, points=[14, 8], point_labels=[0])
+    np.testing.assert_array_equal(again.masks[0] & ~before.masks[0], False)
+    assert not again.masks[0][voxel] and again.masks[0].any()

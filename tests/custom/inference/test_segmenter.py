@@ -5,8 +5,10 @@ import pytest
 
 from custom.errors import InputError
 from custom.images.frame import Frame, crop_box
+from custom.inference.corrections import Corrections
 from custom.inference.segmenter import NEXT_SLICE_MARGIN, SAME_SLICE_MARGIN, BoxSegmenter
 from custom.modalities import MODALITIES, modality_index
+from custom.prompts import Prompts
 
 SIZE = (64, 128)  # two frame pixels for a native one
 
@@ -151,7 +153,8 @@ def slow_reference(backend, data, boxes, modality, overlap, follow):
             for in_frame, native in (SAME_SLICE_MARGIN, NEXT_SLICE_MARGIN) if follow else ((0, 0),):
                 crops = crop_box(image, box, 64)[None]
                 prompt = frame.boxes_to_frame(box[None]).astype(np.float32)
-                decoded = backend.decode(embedding, prompt, modality_index(modality), crops, None)
+                said = Prompts(boxes=prompt, crops=crops, crop_boxes=prompt, modality=modality_index(modality))
+                decoded = backend.decode(embedding, said)
                 logits = frame.logits_to_native(decoded.mask_logits)[0]
                 ys, xs = np.nonzero(logits > 0)
                 following = prompts[z]
@@ -266,12 +269,12 @@ def test_boxes_in_any_order(make_backend, deep):
     backend = make_backend(reach=6)
     decode = backend.decode
 
-    def recorded(embedding, framed, modality, *prompts):
-        decoded = decode(embedding, framed, modality, *prompts)
+    def recorded(embedding, prompts):
+        decoded, framed = decode(embedding, prompts), prompts.boxes
         decoded.modality_logits[:] = 0
         large = np.prod(framed[:, 2:] - framed[:, :2], axis=1) > 1500
         decoded.modality_logits[np.arange(len(framed)), np.where(large, 2, 5)] = 8
-        return decoded._replace(mask_logits=decoded.mask_logits + (1 + modality) * 1e-2)
+        return decoded._replace(mask_logits=decoded.mask_logits + (1 + prompts.modality) * 1e-2)
 
     backend.decode = recorded
     image = picture((10, 8, 30, 20), (50, 20, 90, 40))
@@ -291,3 +294,35 @@ def test_boxes_in_any_order(make_backend, deep):
         np.testing.assert_array_equal(np.stack(list(other.masks)), np.stack(list(first.masks))[order])
         np.testing.assert_array_equal(other.iou, first.iou[order])
         np.testing.assert_array_equal(other.probabilities, first.probabilities[order])
+
+
+def test_a_click_on_a_slice_prompts_the_next_one(make_backend):
+    """The corrected mask of slice 4 prompts slice 5."""
+    data = volume(7, {z: (40, 20, 60, 40) for z in range(1, 6)})
+    boxes = np.array([[20, 10, 1, 80, 50, 5]])
+    plain, clicked = make_backend(), make_backend()
+    before = BoxSegmenter(plain, keep_masks=True).segment_volume(data, boxes, "CT")
+    said = [Corrections(points=np.array([[70.0, 30, 4]]), labels=np.array([1]))]
+    after = BoxSegmenter(clicked, keep_masks=True).segment_volume(data, boxes, "CT", corrections=said)
+    changed = (before.masks[0] != after.masks[0]).any(axis=(1, 2))
+    assert changed.tolist() == [False] * 4 + [True] + [False] * 2 and after.masks[0][4, 30, 70]
+    prompted = native_boxes(plain), native_boxes(clicked)
+    assert len(clicked.decoded) == len(plain.decoded) + 1  # the click itself
+    last_before, last_after = prompted[0][4][0], prompted[1][5][0]
+    assert last_after[2] > last_before[2]  # the first prompt of slice 5 reaches as far as the click
+    assert after.iou[0] != before.iou[0]
+
+
+def test_clicks_on_one_of_many_objects(make_backend):
+    """Boxes are decoded together, objects with clicks alone; each as without the others."""
+    rng = np.random.default_rng(0)
+    image, boxes = picture((0, 0, 125, 63)), np.array([[8, 6, 32, 22], [40, 10, 70, 30], [80, 20, 100, 50]], float)
+    said = [Corrections(), Corrections(points=rng.uniform(10, 60, (3, 2)), labels=np.array([0, 1, 0])), Corrections()]
+    backend = make_backend()
+    found = BoxSegmenter(backend, keep_masks=True).segment_picture(image, boxes, "US", corrections=said)
+    assert [len(call.boxes) for call in backend.decoded] == [2, 1, 1, 1, 1]
+    for k in range(3):
+        alone = BoxSegmenter(make_backend(), keep_masks=True)
+        expected = alone.segment_picture(image, boxes[k : k + 1], "US", corrections=said[k : k + 1])
+        np.testing.assert_array_equal(found.masks[k], expected.masks[0])
+        assert found.iou[k] == expected.iou[0]

@@ -17,6 +17,7 @@ from custom.label_app.weights import Weights
         ({"image_mb": "many"}, "from 1 up"),
         ({"upload_mb": "0"}, "from 1 up"),
         ({"labels": " , "}, "names such as"),
+        ({"clicks": "box"}, "--conf: clicks: found 'box'.*points, corners"),
     ],
 )
 def test_what_cannot_be_used_is_refused(conf, message):
@@ -25,7 +26,8 @@ def test_what_cannot_be_used_is_refused(conf, message):
 
 
 def test_values():
-    conf = Conf.parse({"embeddings": "7", "labels": "liver, tumor", "server_mode": "true"})
+    conf = Conf.parse({"embeddings": "7", "labels": "liver, tumor", "server_mode": "true", "clicks": "corners"})
+    assert conf.clicks == "corners" and Conf().clicks == "points"
     assert conf.embeddings == 7 and conf.names == ["liver", "tumor"]
 
 

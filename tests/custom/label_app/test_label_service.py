@@ -1,3 +1,4 @@
+import json
 import os
 import tempfile
 from types import SimpleNamespace
@@ -5,6 +6,7 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from custom.errors import InputError
 from custom.images.formats import nrrd
@@ -50,11 +52,19 @@ def test_other_files_are_refused(tmp_path):
 
 
 @pytest.fixture
-def service(make_backend, make_model):
-    backend, conf = make_backend(), Conf(labels="liver")
-    model = make_model(backend, precision="f32", digest="0")
-    segment = SegmentationService(SimpleNamespace(current=lambda: model), conf).segment
-    return SimpleNamespace(backend=backend, model=model, segment=segment)
+def make_service(make_backend, make_model):
+    def make(*, clicks="points", **options):
+        backend, conf = make_backend(**options), Conf(labels="liver", clicks=clicks)
+        model = make_model(backend, precision="f32", digest="0")
+        segment = SegmentationService(SimpleNamespace(current=lambda: model), conf).segment
+        return SimpleNamespace(backend=backend, model=model, segment=segment)
+
+    return make
+
+
+@pytest.fixture
+def service(make_service):
+    return make_service()
 
 
 def test_the_second_box_takes_only_the_decoder(service, volumes):
@@ -134,3 +144,49 @@ def test_a_failed_write_leaves_no_file(service, volumes, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         program.write_mask_file(result, {"result_extension": ".nrrd"})
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+BOXED = {"roi": [1, 8, 1, 8, 2, 7], "modality": "MR"}
+
+
+@pytest.mark.parametrize(("dimension", "encoded"), [(2, 1), (3, 6)])
+def test_clicks_correct_without_encoding_again(service, volumes, dimension, encoded):
+    before = service.segment(volumes[0], BOXED | {"slice": 5}, dimension=dimension)
+    assert len(service.backend.encoded) == encoded
+    decoder = service.backend.answered
+    clicks = {"foreground": [[4, 4, 5]], "background": [[7, 7, 5]], "slice": 5}
+    after = service.segment(volumes[0], BOXED | clicks, dimension=dimension)
+    assert len(service.backend.encoded) == encoded
+    assert dimension == 3 or service.backend.answered == decoder  # the box was decoded before
+    assert after.boxes.tolist() == before.boxes.tolist() and (after.labels != before.labels)[:, :, 5].any()
+    assert after.labels[4, 4, 5] == 1 and after.labels[7, 7, 5] == 0
+    assert service.segment(volumes[0], BOXED | {"slice": 5}, dimension=dimension).labels.tolist() == (
+        before.labels.tolist()
+    )
+
+
+def test_clicks_alone_on_a_picture(service, make_service, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    request = {"foreground": [[30, 20], [35, 22]], "background": [[5, 5]], "modality": "US"}
+    result = service.segment(tmp_path / "a.png", request, dimension=2)
+    assert np.isnan(result.boxes).all() and result.labels.shape == (40, 60) and result.labels[20, 30] == 1
+    report = answer(result)
+    assert report["boxes"][0]["box"] is None and json.dumps(report, allow_nan=False)
+    request = {"foreground": [[20, 10], [50, 30]], "modality": "US"}
+    for other in (make_service(clicks="corners"), make_service(takes_clicks=False)):
+        assert other.segment(tmp_path / "a.png", request, dimension=2).boxes.tolist() == [[20, 10, 50, 30]]
+
+
+def test_weights_without_clicks_see_the_box_alone(make_service, volumes):
+    service, clicks = make_service(takes_clicks=False), {"foreground": [[4, 4, 5]], "background": [[99, 7, 5]]}
+    results = [service.segment(volumes[0], BOXED | more, dimension=3).labels for more in ({}, clicks)]
+    np.testing.assert_array_equal(*results)
+    with pytest.raises(InputError, match="foreground: found 1 clicks; .*two clicks, opposite corners"):
+        service.segment(volumes[0], clicks, dimension=3)
+
+
+def test_a_box_alone_is_checked_before_the_network_starts(service, volumes, monkeypatch):
+    monkeypatch.setattr(service.model, "start", lambda: pytest.fail("started"))
+    with pytest.raises(InputError, match="roi"):
+        service.segment(volumes[0], {"roi": [1]}, dimension=3)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from custom.errors import InputError
-from custom.networks import MCPMedSAM
+from custom.networks import build_mcp_medsam
 from custom.networks.embedding_cache import EmbeddingCache
 
 
@@ -47,7 +47,7 @@ def test_flips_encoders_and_precisions_do_not_mix(tmp_path):
 
 def test_network_uses_the_cache(tmp_path):
     options = {"clip_text": False, "clip_image": False, "content_cnn": False}
-    network = MCPMedSAM(**options, freeze_image_encoder=True, embedding_cache=tmp_path).eval()
+    network = build_mcp_medsam(**options, freeze_image_encoder=True, embedding_cache=tmp_path).eval()
     image = torch.rand(1, 3, 256, 256)
     first = network.predict(image).mask_logits
     assert torch.equal(network.predict(image).mask_logits, first)
@@ -57,7 +57,7 @@ def test_network_uses_the_cache(tmp_path):
 
 def test_a_learning_encoder_has_no_cache(tmp_path):
     with pytest.raises(InputError, match="embedding_cache.*freeze_image_encoder"):
-        MCPMedSAM(embedding_cache=tmp_path)
+        build_mcp_medsam(embedding_cache=tmp_path)
 
 
 def test_folder_that_cannot_be_made(tmp_path):

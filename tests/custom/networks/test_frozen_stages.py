@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from custom.errors import InputError
-from custom.networks import MCPMedSAM
-from custom.networks.tiny_vit import TinyViT
+from custom.networks import build_mcp_medsam
+from custom.networks.encoders.tiny_vit import TinyViT
 
 SMALL = {"widths": (8, 16, 20, 40), "depths": (1, 1, 1, 1), "heads": (1, 1, 1, 2)}
 
@@ -60,7 +60,7 @@ def test_weights_loaded_into_a_frozen_part_take_effect():
 def test_the_cache_keeps_what_the_frozen_part_gives(tmp_path):
     torch.manual_seed(0)
     options = {"clip_text": False, "clip_image": False, "content_cnn": False, "freeze_image_encoder": True}
-    network = MCPMedSAM(**options, trained_stages=1, embedding_cache=tmp_path).train()
+    network = build_mcp_medsam(**options, trained_stages=1, embedding_cache=tmp_path).train()
     image = torch.rand(1, 3, 256, 256)
     for _ in range(2):
         network.predict(image).mask_logits.mean().backward()
@@ -82,4 +82,4 @@ def test_the_cache_keeps_what_the_frozen_part_gives(tmp_path):
 )
 def test_wrong_numbers_of_stages(options, message):
     with pytest.raises(InputError, match=message):
-        MCPMedSAM(**options)
+        build_mcp_medsam(**options)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from custom.networks.encoders.tiny_vit import TinyViT
 from custom.networks.recompute import recompute
-from custom.networks.tiny_vit import TinyViT
 
 
 def kept_bytes(function):

@@ -7,8 +7,8 @@ import pytest
 
 from custom.errors import InputError
 from custom.inference.label_map import BoxMasks
-from custom.inference.segmenter import BoxSegmenter, Segmentation
-from custom.networks import lite_medsam_path
+from custom.inference.segmenter import Segmentation
+from custom.lite_medsam import lite_medsam_path
 from custom.report import volumes as module
 from custom.report.volumes import object_boxes, score, volumes
 
@@ -97,12 +97,11 @@ def test_scores_of_whole_volumes(tmp_path):
 
 def test_command(tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr(
-        module, "BoxSegmenter", lambda *args, **kwargs: started.append(BoxSegmenter(*args, **kwargs)) or FillTheBox()
-    )
+    monkeypatch.setattr(module, "BoxSegmenter", lambda *args, **kwargs: started.append((args, kwargs)) or FillTheBox())
     weights = str(lite_medsam_path())
     volumes(f"lite={weights}", dataset_dir=str(write_set(tmp_path)), out=str(tmp_path / "out"))
-    assert len(started) == 1 and started[0].keep_masks and not started[0].backend.uses_modality
+    (((backend,), options),) = started
+    assert options == {"keep_masks": True} and not backend.uses_modality
     assert (tmp_path / "out" / "lite" / "cases.csv").is_file()
 
 

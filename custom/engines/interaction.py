@@ -1,0 +1,159 @@
+"""Training with clicks: each object is prompted once, then corrected on the errors of its last mask.
+
+As light SAMs learn it (SAM-Med2D, Cheng et al., 2023, https://arxiv.org/abs/2308.16184): box or click first, then
+clicks on the errors, the mask before them given for a share of the objects, and the loss a mean over all passes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from custom.clicks import Click, error_click
+from custom.networks.mcp_medsam import MCPMedSAMOutput, crop_frame
+from custom.prompts import NO_BOX, NO_POINT, POSITIVE, Prompts
+from custom.transforms.boxes import tight_boxes
+
+#: Logit of a pixel of a mask that a user gives.
+_CERTAIN = 10.0
+
+
+class SimulatedClicks:
+    """Draws how objects are prompted, and clicks on the errors of their masks.
+
+    Args:
+        clicks: number of corrections K after the first prompt.
+        click_first: share of objects that are first prompted with one click in place of a box.
+        previous_mask: probability that the mask before a click is given with it.
+        centred: probability that a click lies at the centre of the largest error, else anywhere in it.
+        moved_mask: share of the given masks that are moved by some pixels, as masks from elsewhere may be.
+    """
+
+    def __init__(
+        self,
+        *,
+        clicks: int,
+        click_first: float = 0.0,
+        previous_mask: float = 0.75,
+        centred: float = 0.5,
+        moved_mask: float = 0.1,
+    ) -> None:
+        self.clicks, self.click_first, self.previous_mask = clicks, click_first, previous_mask
+        self.centred, self.moved_mask = centred, moved_mask
+
+    def start(
+        self, image: torch.Tensor, prompts: Prompts, label: torch.Tensor, image_boxes: torch.Tensor
+    ) -> tuple[Prompts, Correcting]:
+        """Return the first prompts of a batch, and what makes the following ones.
+
+        Args:
+            image: Bx3x256x256.
+            prompts: boxes BxNx4, crops, views and modality.
+            label: true masks BxNx256x256.
+            image_boxes: the part of the frame that shows the image, BxNx4.
+        """
+        rng = np.random.default_rng(torch.randint(2**31, (1,)).item())  # restarts restore torch's generator
+        truth = label.cpu().numpy() > 0
+        # An object too small for the frame has no pixel there to click on.
+        first = torch.from_numpy((rng.random(truth.shape[:2]) < self.click_first) & truth.any(axis=(2, 3)))
+        correcting = Correcting(self, image, truth, first, prompts, rng)
+        if first.any():
+            prompts = self._click_first(image, prompts, truth, image_boxes, first, rng)
+        return prompts, correcting
+
+    def _click_first(
+        self,
+        image: torch.Tensor,
+        prompts: Prompts,
+        truth: np.ndarray,
+        image_boxes: torch.Tensor,
+        first: torch.Tensor,
+        rng: np.random.Generator,
+    ) -> Prompts:
+        """Replace the boxes of some objects by one click, and the content of the box by the whole image."""
+        points = prompts.boxes.new_zeros(*first.shape, 1, 2)
+        labels = torch.full((*first.shape, 1), NO_POINT, device=points.device)
+        for b, n in first.nonzero().tolist():
+            points[b, n, 0] = torch.tensor(self.click_inside(truth[b, n], rng), dtype=points.dtype)
+            labels[b, n, 0] = POSITIVE
+        chosen = first.to(points.device).unsqueeze(2)
+        whole = image_boxes.to(points.dtype)
+        crops = crop_frame(image, whole, prompts.crops.shape[-1])
+        views = crop_frame(image, whole, prompts.views.shape[-1])
+        features = prompts.image_features
+        return prompts._replace(
+            boxes=torch.where(chosen, NO_BOX, prompts.boxes),
+            image_features=None if features is None else torch.where(chosen, 0.0, features),  # they show the box
+            points=points,
+            point_labels=labels,
+            crops=torch.where(chosen[..., None, None], crops, prompts.crops),
+            crop_boxes=torch.where(chosen, whole, prompts.boxes),
+            views=torch.where(chosen[..., None, None], views, prompts.views),
+            view_boxes=torch.where(chosen, whole, prompts.view_boxes),
+        )
+
+    def click_inside(self, region: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+        """Draw a pixel (x, y) of a region."""
+        click = error_click(np.zeros_like(region), region, None if rng.random() < self.centred else rng)
+        return click.x, click.y
+
+
+class Correcting:
+    """Makes the next prompts of one batch: ``next_prompts`` of the network."""
+
+    def __init__(
+        self,
+        rules: SimulatedClicks,
+        image: torch.Tensor,
+        truth: np.ndarray,
+        first: torch.Tensor,
+        prompts: Prompts,
+        rng: np.random.Generator,
+    ) -> None:
+        self.rules, self.image, self.truth, self.first, self.rng, self.done = rules, image, truth, first, rng, 0
+        self.views, self.view_boxes = prompts.views, prompts.view_boxes
+
+    def __call__(self, prompts: Prompts, output: MCPMedSAMOutput) -> Prompts | None:
+        """Click on the errors; after one click in place of a box, look at the content of its mask first."""
+        if self.done == self.rules.clicks:
+            return None
+        self.done += 1
+        logits = output.mask_logits.detach().float().clone()  # the loss sees the output itself
+        masks = (logits > 0).cpu().numpy()
+        points = prompts.boxes.new_zeros(*self.first.shape, 1, 2)
+        labels = torch.full((*self.first.shape, 1), NO_POINT, device=points.device)
+        for b, n in np.ndindex(*self.first.shape):
+            looking = self.done == 1 and self.first[b, n]
+            click = None if looking else self._click(masks[b, n], self.truth[b, n])
+            if click is not None:
+                points[b, n, 0] = torch.tensor([click.x, click.y], dtype=points.dtype)
+                labels[b, n, 0] = click.label
+        if self.done == 1 and self.first.any():
+            prompts = self._look_at_masks(prompts, masks)
+        if prompts.points is not None:
+            points, labels = torch.cat([prompts.points, points], 2), torch.cat([prompts.point_labels, labels], 2)
+        return prompts._replace(points=points, point_labels=labels, masks=self._given(logits))
+
+    def _click(self, mask: np.ndarray, truth: np.ndarray) -> Click | None:
+        return error_click(mask, truth, None if self.rng.random() < self.rules.centred else self.rng)
+
+    def _given(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the masks that are given with the clicks, zeros for the others."""
+        given = torch.from_numpy(self.rng.random(self.first.shape) < self.rules.previous_mask)
+        for b, n in given.nonzero().tolist():
+            if self.rng.random() < self.rules.moved_mask:
+                moved = ndimage.shift((logits[b, n] > 0).cpu().numpy(), self.rng.integers(-6, 7, size=2), order=0)
+                logits[b, n] = (2.0 * torch.from_numpy(moved) - 1.0) * _CERTAIN
+        return logits * given.to(logits.device)[..., None, None]
+
+    def _look_at_masks(self, prompts: Prompts, masks: np.ndarray) -> Prompts:
+        """Look closer at objects that have no box: their content is what is inside their first masks."""
+        boxes = prompts.crop_boxes.clone()
+        for b, n in self.first.nonzero().tolist():
+            if masks[b, n].any():
+                boxes[b, n] = tight_boxes(torch.from_numpy(masks[b, n])[None])[0].to(boxes)
+        crops = crop_frame(self.image, boxes, prompts.crops.shape[-1])
+        chosen = self.first.to(boxes.device)[..., None, None, None]
+        crops = torch.where(chosen, crops, prompts.crops)
+        return prompts._replace(crops=crops, crop_boxes=boxes, views=self.views, view_boxes=self.view_boxes)
