@@ -90,7 +90,7 @@ def benchmark(*, checkpoint: str, threads: int = 2, repetitions: int = 20, click
         kinds = {"exported": graph}
         if name in modules:
             kinds["plain"] = traced(modules[name], graph.inputs, graph.outputs)
-        given = {key: values.get(key, _smooth(shape)) for key, shape in graph.inputs.items()}
+        given = {key: values[key] if key in values else _smooth(shape) for key, shape in graph.inputs.items()}
         with torch.no_grad():
             results = graph.program.module()(**{key: torch.tensor(value) for key, value in given.items()})
         expected = (results[0] if isinstance(results, tuple) else results).numpy()
