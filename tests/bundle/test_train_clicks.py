@@ -14,7 +14,7 @@ from custom.lite_medsam import lite_medsam_path
 from custom.networks import build_mcp_medsam
 
 TRAIN = str(Path(__file__).parents[2] / "bundle" / "configs" / "train.json")
-FROZEN = ["prompt_encoder", "mask_decoder", "mask_refinement"]
+TRAINED = ["mask_correction"]
 OPTIONS = {"clip": "none", "content_cnn": False, "modality_embedding": False, "freeze_image_encoder": True}
 OPTIONS |= {"device": "cpu", "num_workers": 0, "silent": True, "val_slices": 1, "val_masks": 1, "epochs": 1}
 
@@ -33,7 +33,7 @@ def workflow(folder, dataset, **options):
 
 @pytest.mark.slow
 def test_corrections_learn(two_cases, tmp_path):
-    options = {"clicks": 2, "frozen": FROZEN, "epoch_length": 12, "batch_size": 2, "same_masks": True, "warmup": 1}
+    options = {"clicks": 2, "trained": TRAINED, "epoch_length": 12, "batch_size": 2, "same_masks": True, "warmup": 1}
     options |= {"refinement_lr": 0.003, "flip_prob": 0.0, "embedding_cache": str(tmp_path / "cache"), "box_shift": 20}
     made, losses = workflow(tmp_path, two_cases, **options)
     made.run()
