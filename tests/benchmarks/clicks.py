@@ -9,10 +9,10 @@ import cProfile
 import pstats
 import time
 
+import fire
 import numpy as np
 from skimage import data
 
-from custom.command_line import run
 from custom.inference.predictor import Predictor
 
 BOX = [122, 545, 322, 750]
@@ -50,10 +50,5 @@ def clicks(rounds: int = 20, length: int = 5, profile: bool = False) -> None:
         pstats.Stats(profiler).sort_stats("cumulative").print_stats(25)
 
 
-def main() -> None:
-    """Run the command line."""
-    run(clicks, name="python -m tests.benchmarks.clicks")
-
-
 if __name__ == "__main__":
-    main()
+    fire.Fire(clicks)
