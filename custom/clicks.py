@@ -65,6 +65,17 @@ def centre(region: np.ndarray) -> tuple[int, int]:
     return int(x) - 1 + x_min, int(y) - 1 + y_min
 
 
+def found_box(mask: np.ndarray) -> np.ndarray:
+    """Return the box of a mask, HxW bool, or of the whole image where it is empty: 4 numbers."""
+    height, width = mask.shape
+    return tight_boxes(mask[None])[0] if mask.any() else np.array([0.0, 0.0, width - 1.0, height - 1.0])
+
+
+def box_around(box: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the box around a box (4 numbers) and clicks (Px2)."""
+    return np.concatenate([np.vstack([box[:2], points]).min(axis=0), np.vstack([box[2:], points]).max(axis=0)])
+
+
 def view_boxes(boxes: np.ndarray, size: tuple[int, int], margin: float | np.ndarray = VIEW_MARGIN) -> np.ndarray:
     """Return what views show of objects in these boxes, whole pixels inside the image.
 

@@ -11,12 +11,14 @@ import torch
 from scipy import ndimage
 
 from custom.clicks import Click, error_click
-from custom.networks.mcp_medsam import MCPMedSAMOutput, crop_frame
+from custom.networks.frame_views import crop_frame, view_frame
+from custom.networks.mcp_medsam import MCPMedSAMOutput
 from custom.prompts import NO_BOX, NO_POINT, POSITIVE, Prompts
-from custom.transforms.boxes import tight_boxes
 
 #: Logit of a pixel of a mask that a user gives.
 _CERTAIN = 10.0
+#: Smallest and largest margin of the views of objects without a box.
+_MARGINS = (0.1, 0.5)
 
 
 class SimulatedClicks:
@@ -52,12 +54,16 @@ class SimulatedClicks:
             prompts: boxes BxNx4, crops, views and modality.
             label: true masks BxNx256x256.
             image_boxes: the part of the frame that shows the image, BxNx4.
+
+        Returns:
+            The first prompts, without views, and ``next_prompts`` of the network.
         """
         rng = np.random.default_rng(torch.randint(2**31, (1,)).item())  # restarts restore torch's generator
         truth = label.cpu().numpy() > 0
         # An object too small for the frame has no pixel there to click on.
         first = torch.from_numpy((rng.random(truth.shape[:2]) < self.click_first) & truth.any(axis=(2, 3)))
-        correcting = Correcting(self, image, truth, first, prompts, rng)
+        correcting = Correcting(self, image, image_boxes, truth, first, prompts, rng)
+        prompts = prompts._replace(views=None, view_boxes=None)
         if first.any():
             prompts = self._click_first(image, prompts, truth, image_boxes, first, rng)
         return prompts, correcting
@@ -80,7 +86,6 @@ class SimulatedClicks:
         chosen = first.to(points.device).unsqueeze(2)
         whole = image_boxes.to(points.dtype)
         crops = crop_frame(image, whole, prompts.crops.shape[-1])
-        views = crop_frame(image, whole, prompts.views.shape[-1])
         features = prompts.image_features
         return prompts._replace(
             boxes=torch.where(chosen, NO_BOX, prompts.boxes),
@@ -89,8 +94,6 @@ class SimulatedClicks:
             point_labels=labels,
             crops=torch.where(chosen[..., None, None], crops, prompts.crops),
             crop_boxes=torch.where(chosen, whole, prompts.boxes),
-            views=torch.where(chosen[..., None, None], views, prompts.views),
-            view_boxes=torch.where(chosen, whole, prompts.view_boxes),
         )
 
     def click_inside(self, region: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
@@ -106,16 +109,19 @@ class Correcting:
         self,
         rules: SimulatedClicks,
         image: torch.Tensor,
+        image_boxes: torch.Tensor,
         truth: np.ndarray,
         first: torch.Tensor,
         prompts: Prompts,
         rng: np.random.Generator,
     ) -> None:
-        self.rules, self.image, self.truth, self.first, self.rng, self.done = rules, image, truth, first, rng, 0
-        self.views, self.view_boxes = prompts.views, prompts.view_boxes
+        self.rules, self.image, self.image_boxes, self.truth, self.rng = rules, image, image_boxes, truth, rng
+        self.first, self.views, self.view_boxes = first, prompts.views, prompts.view_boxes
+        self.margins = rng.uniform(*_MARGINS, size=(*first.shape, 1))
+        self.done = 0
 
     def __call__(self, prompts: Prompts, output: MCPMedSAMOutput) -> Prompts | None:
-        """Click on the errors; after one click in place of a box, look at the content of its mask first."""
+        """Click on the errors; after one click in place of a box, look closer at its mask first."""
         if self.done == self.rules.clicks:
             return None
         self.done += 1
@@ -129,11 +135,10 @@ class Correcting:
             if click is not None:
                 points[b, n, 0] = torch.tensor([click.x, click.y], dtype=points.dtype)
                 labels[b, n, 0] = click.label
-        if self.done == 1 and self.first.any():
-            prompts = self._look_at_masks(prompts, masks)
         if prompts.points is not None:
             points, labels = torch.cat([prompts.points, points], 2), torch.cat([prompts.point_labels, labels], 2)
-        return prompts._replace(points=points, point_labels=labels, masks=self._given(logits))
+        prompts = self._with_views(prompts._replace(points=points, point_labels=labels), logits)
+        return prompts._replace(masks=self._given(logits))
 
     def _click(self, mask: np.ndarray, truth: np.ndarray) -> Click | None:
         return error_click(mask, truth, None if self.rng.random() < self.rules.centred else self.rng)
@@ -147,13 +152,14 @@ class Correcting:
                 logits[b, n] = (2.0 * torch.from_numpy(moved) - 1.0) * _CERTAIN
         return logits * given.to(logits.device)[..., None, None]
 
-    def _look_at_masks(self, prompts: Prompts, masks: np.ndarray) -> Prompts:
-        """Look closer at objects that have no box: their content is what is inside their first masks."""
-        boxes = prompts.crop_boxes.clone()
-        for b, n in self.first.nonzero().tolist():
-            if masks[b, n].any():
-                boxes[b, n] = tight_boxes(torch.from_numpy(masks[b, n])[None])[0].to(boxes)
-        crops = crop_frame(self.image, boxes, prompts.crops.shape[-1])
-        chosen = self.first.to(boxes.device)[..., None, None, None]
-        crops = torch.where(chosen, crops, prompts.crops)
-        return prompts._replace(crops=crops, crop_boxes=boxes, views=self.views, view_boxes=self.view_boxes)
+    def _with_views(self, prompts: Prompts, logits: torch.Tensor) -> Prompts:
+        """Show the native image around boxes; objects without one as their last masks and the frame have it."""
+        boxed = prompts._replace(views=self.views, view_boxes=self.view_boxes)
+        if not self.first.any():
+            return boxed
+        found = view_frame(self.image, boxed, logits, shown=self.image_boxes, margin=self.margins)
+        first = self.first.to(logits.device)
+        return boxed._replace(
+            views=torch.where(first[..., None, None, None], found.views, boxed.views),
+            view_boxes=torch.where(first[..., None], found.view_boxes, boxed.view_boxes),
+        )

@@ -50,6 +50,10 @@ class Frame:
         """Map pixel positions: ...x4 native -> ...x4 in the frame."""
         return (boxes + 0.5) * self.scale - 0.5
 
+    def boxes_to_native(self, boxes: np.ndarray) -> np.ndarray:
+        """Map pixel positions: ...x4 in the frame -> ...x4 native."""
+        return (boxes + 0.5) / self.scale - 0.5
+
     def logits_to_native(self, logits: np.ndarray) -> np.ndarray:
         """Cut the padding off and sample bilinearly at the native pixels: Nx256x256 -> NxHxW float32."""
         sampled = logits[:, : self.content[0], : self.content[1]]

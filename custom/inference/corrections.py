@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from custom.clicks import VIEW_SIZE, view_boxes
+from custom.clicks import VIEW_SIZE, box_around, found_box, view_boxes
 from custom.images.boxes import tight_boxes
 from custom.images.frame import Frame, crop_box, resize
 from custom.inference.backend import Decoded
@@ -70,56 +70,37 @@ class Correction:
             masks = self._framed(corrections.mask)
             if box is None and corrections.mask.any():
                 box = tight_boxes(corrections.mask[None])[0]
-        if box is None:
-            return self._from_clicks(corrections, masks)
-        return self._corrected(self._prompts(box, box), corrections, masks, box)
-
-    def _from_clicks(self, corrections: Corrections, masks: np.ndarray | None) -> Decoded:
-        """Find the object on the whole image by the first click, then look at what is inside its mask."""
-        height, width = self.image.shape[1:]
-        whole = np.array([0.0, 0.0, width - 1.0, height - 1.0])
-        click = Corrections(points=corrections.points[:1], labels=corrections.labels[:1])
-        first = self._corrected(self._prompts(None, whole), click, masks, whole)
-        (found,) = self.frame.logits_to_native(first.mask_logits) > 0
-        content = tight_boxes(found[None])[0] if found.any() else whole
-        return self._corrected(self._prompts(None, content), corrections, first.mask_logits, content)
-
-    def _corrected(
-        self, prompts: Prompts, corrections: Corrections, masks: np.ndarray | None, region: np.ndarray
-    ) -> Decoded:
-        """Answer the prompts of box or first click, then go through the clicks one by one.
-
-        Args:
-            prompts: box and content.
-            corrections: the clicks.
-            masks: logits of the mask before the first click, 1x256x256; by default that of the answer.
-            region: what the views show at least, 4 numbers in native pixels.
-        """
-        points, labels = corrections.points, corrections.labels
-        boxless = prompts.boxes[0, 2] <= NO_BOX
-        answer = self.decode(self._with_clicks(prompts, points[:1], labels[:1]) if boxless else prompts, None)
+        prompts = self._prompts(box)
+        answer = self.decode(prompts if box is not None else self._with_clicks(prompts, corrections, 1), None)
         decoded = answer if masks is None else answer._replace(mask_logits=masks)
-        for k in range(1, len(points) + 1) if len(points) else (0,) if masks is not None else ():
-            view, before = self._view(region, points[:k]), decoded.mask_logits
-            clicked = self._with_clicks(prompts, points[:k], labels[:k])
-            decoded = self.decode(clicked._replace(masks=before, **view), answer)
+        count = len(corrections.points)
+        for k in range(1, count + 1) if count else (0,) if masks is not None else ():
+            clicked = self._with_clicks(prompts, corrections, k)
+            view = self._view(box, decoded.mask_logits, corrections.points[:k])
+            decoded = self.decode(clicked._replace(masks=decoded.mask_logits, **view), answer)
         return decoded
 
-    def _with_clicks(self, prompts: Prompts, points: np.ndarray, labels: np.ndarray) -> Prompts:
-        """Add clicks, Px2 in native pixels."""
+    def _with_clicks(self, prompts: Prompts, corrections: Corrections, count: int) -> Prompts:
+        """Add the first clicks."""
+        points, labels = corrections.points[:count], corrections.labels[:count]
         if not len(points):
             points, labels = np.zeros((1, 2)), np.array([NO_POINT])
         framed = (points + 0.5) * self.frame.scale - 0.5
         return prompts._replace(points=framed[None].astype(np.float32), point_labels=np.asarray(labels, np.int64)[None])
 
-    def _view(self, region: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the view of a region and clicks."""
-        (view,) = view_boxes(_around(region, points)[None], self.image.shape[1:])
+    def _view(self, box: np.ndarray | None, mask_logits: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the view of the box or, without one, of the last mask (1x256x256), and of clicks."""
+        if box is None:
+            height, width = self.frame.content
+            box = self.frame.boxes_to_native(found_box(mask_logits[0, :height, :width] > 0))
+        (view,) = view_boxes(box_around(box, points)[None], self.image.shape[1:])
         framed = self.frame.boxes_to_frame(view[None]).astype(np.float32)
         return {"views": crop_box(self.image, view, VIEW_SIZE)[None], "view_boxes": framed}
 
-    def _prompts(self, box: np.ndarray | None, content: np.ndarray) -> Prompts:
-        """Return box and crop as prompts; native pixels, the crop cut at ``content``."""
+    def _prompts(self, box: np.ndarray | None) -> Prompts:
+        """Return the box (4 numbers, native pixels) and its content; without one the content is the whole image."""
+        height, width = self.image.shape[1:]
+        content = np.array([0.0, 0.0, width - 1.0, height - 1.0]) if box is None else box
         place = self.frame.boxes_to_frame(content[None]).astype(np.float32)
         boxes = np.full((1, 4), NO_BOX, np.float32) if box is None else place
         return Prompts(boxes=boxes, crops=crop_box(self.image, content, self.crop_size)[None], crop_boxes=place)
@@ -130,10 +111,3 @@ class Correction:
         logits = np.full((1, 256, 256), -_CERTAIN, np.float32)
         logits[:, :height, :width] = (resize(mask[None].astype(np.uint8), self.frame.content) * 2 - 1) * _CERTAIN
         return logits
-
-
-def _around(box: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return the box around a box and clicks."""
-    if not len(points):
-        return box
-    return np.concatenate([np.minimum(box[:2], points.min(axis=0)), np.maximum(box[2:], points.max(axis=0))])

@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torchvision.ops import roi_align
 
-from custom.clicks import VIEW_SIZE
 from custom.errors import InputError
 from custom.images.frame import IMAGE_SIZE
 from custom.modalities import UNKNOWN_MODALITY
 from custom.networks.embedding import EMBEDDING_SIZE, EMBEDDING_WIDTH
 from custom.networks.embedding_cache import EmbeddingCache
+from custom.networks.frame_views import crop_frame, view_frame
 from custom.networks.mask_correction import MaskCorrection
 from custom.networks.mask_decoder import MaskDecoder
 from custom.networks.mask_refinement import REFINEMENT_SIZE, MaskRefinement
@@ -251,19 +250,19 @@ class MCPMedSAM(nn.Module):
         Raises:
             ValueError: a prompt of the wrong shape; it names the prompt, its shape and the allowed one.
         """
-        return self.decode(self.encode_image(image), self._with_crops(image, prompts or Prompts()))
+        embedding, prompts = self.encode_image(image), self._with_crops(image, prompts or Prompts())
+        if prompts.views is not None or not (prompts.correcting and self.mask_correction.on):
+            return self.decode(embedding, prompts)
+        answer = self.decode(embedding, prompts)
+        return self.decode(embedding, view_frame(image, prompts, answer.mask_logits), answer=answer)
 
     def _with_crops(self, image: torch.Tensor, prompts: Prompts) -> Prompts:
-        """Cut crops and views that are missing out of the network's own frame."""
+        """Cut crops that are missing out of the network's own frame: inside the boxes, without one of all of it."""
         boxes = _as_boxes(prompts.boxes, image)
-        whole = _as_boxes(None, image).to(boxes.dtype)
         prompts = prompts._replace(boxes=boxes)
         if prompts.crops is None and self.takes_crops:
-            places = torch.where(boxes[..., 2:3] <= NO_BOX, whole, boxes)
+            places = torch.where(boxes[..., 2:3] <= NO_BOX, _as_boxes(None, image).to(boxes.dtype), boxes)
             prompts = prompts._replace(crops=crop_frame(image, places, self.crop_size), crop_boxes=places)
-        if prompts.views is None and prompts.correcting and self.mask_correction.on:
-            places = whole.expand_as(boxes)
-            prompts = prompts._replace(views=crop_frame(image, places, VIEW_SIZE), view_boxes=places)
         return prompts
 
     def forward(
@@ -280,8 +279,8 @@ class MCPMedSAM(nn.Module):
             image: as in ``predict``.
             prompts: as in ``predict``.
             full_output: return all that ``predict`` returns.
-            next_prompts: makes of the last prompts and the network's answer the next prompts, as a user does; None
-                ends it. The image is encoded once for all passes.
+            next_prompts: makes of the last prompts and the network's answer the next prompts of the same objects, as a
+                user does; None ends it. The image is encoded once for all passes. The first prompts have no views.
 
         Returns:
             Mask logits BxNx256x256, with ``full_output`` an ``MCPMedSAMOutput``, with ``next_prompts`` one for each
@@ -291,12 +290,10 @@ class MCPMedSAM(nn.Module):
             output = self.predict(image, prompts)
             return output if full_output else output.mask_logits
         embedding = self.encode_image(image)
-        prompts, outputs, looked_at, answer = self._with_crops(image, prompts or Prompts()), [], None, None
+        prompts, outputs, answer = self._with_crops(image, prompts or Prompts()), [], None
         while prompts is not None:
-            changed = answer is None or looked_at is not prompts.crop_boxes  # at first, or other contents of the boxes
-            if changed and not self.prompt_encoder.click_tokens:
-                answer, looked_at = self.decode(embedding, prompts._replace(views=None)), prompts.crop_boxes
             outputs.append(self.decode(embedding, prompts, answer=answer))
+            answer = answer or outputs[0]
             prompts = next_prompts(prompts, outputs[-1])
         return outputs
 
@@ -334,13 +331,6 @@ def _rows(value: torch.Tensor | None, name: str, batch: int, n: int, item: tuple
         sizes = ", ".join(map(str, item))
         raise ValueError(f"{name}: found shape {found}; allowed: ({batch}, {n}, {sizes}) or ({batch}, {sizes})")
     return value.expand(-1, n, *value.shape[2:]).flatten(0, 1)
-
-
-def crop_frame(image: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
-    """Cut boxes BxNx4 out of the network's own frame Bx3x256x256: BxNx3xSxS. A crop of the native image is sharper."""
-    edges = boxes.to(image.dtype) + boxes.new_tensor([0, 0, 1, 1])  # both end pixels are inside the box
-    crops = roi_align(image, list(edges), output_size=size, aligned=True)
-    return crops.unflatten(0, boxes.shape[:2])  # Rx3xSxS -> BxNx3xSxS
 
 
 def _without_corrections(prompts: Prompts) -> Prompts:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from custom.clicks import Click, centre, error_click, view_boxes
+from custom.clicks import Click, box_around, centre, error_click, found_box, view_boxes
 from custom.prompts import NEGATIVE, POSITIVE
 
 
@@ -85,6 +85,19 @@ def test_any_pixel_of_the_largest_error():
     drawn = {error_click(mask, truth, rng) for _ in range(200)}
     assert drawn == {Click(x, y, POSITIVE) for x in range(1, 5) for y in range(1, 4)}
     assert error_click(mask, truth, np.random.default_rng(2)) == error_click(mask, truth, np.random.default_rng(2))
+
+
+def test_the_box_of_a_mask_or_the_whole_image():
+    mask = np.zeros((10, 20), bool)
+    assert found_box(mask).tolist() == [0, 0, 19, 9]
+    mask[2:4, 5:15] = True
+    assert found_box(mask).tolist() == [5, 2, 14, 3]
+
+
+def test_the_box_around_a_box_and_clicks():
+    box = np.array([5.0, 2.0, 14.0, 3.0])
+    assert box_around(box, np.zeros((0, 2))).tolist() == box.tolist()
+    assert box_around(box, np.array([[7, 9], [1, 3]])).tolist() == [1, 2, 14, 9]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from custom.clicks import error_click
+from custom.clicks import error_click, view_boxes
 from custom.engines import PromptPrepareBatch, SimulatedClicks
 from custom.networks import MCPMedSAMOutput
-from custom.networks.mcp_medsam import crop_frame
+from custom.networks.frame_views import crop_frame
 from custom.prompts import NEGATIVE, NO_BOX, NO_POINT, POSITIVE, Prompts
 
 WHOLE = torch.tensor([0.0, 0.0, 255.0, 191.0])
@@ -58,7 +58,8 @@ def test_one_pass_and_one_for_each_click(batch, clicks, click_first):
 def test_without_click_first_the_boxes_are_the_first_prompts(batch):
     image, prompts, label, image_boxes = batch
     found, _ = SimulatedClicks(clicks=2).start(image, prompts, label, image_boxes)
-    assert found is prompts
+    for name, value in found._asdict().items():
+        assert value is (None if name in ("views", "view_boxes") else getattr(prompts, name)), name
 
 
 def test_clicks_lie_on_errors_of_the_last_mask(batch):
@@ -97,19 +98,24 @@ def test_one_click_in_place_of_a_box(batch):
     for prompts in (first, looking, second):
         x, y = prompts.points[:, :, 0].long().unbind(-1)
         assert (label.flatten(2).gather(2, (256 * y + x)[..., None]) == 1).all()  # inside the object
-    assert torch.equal(first.crop_boxes, WHOLE.expand(2, 3, 4)) and torch.equal(first.view_boxes, first.crop_boxes)
-    torch.testing.assert_close(first.crops, crop_frame(image, WHOLE.expand(2, 3, 4), 8))
-    torch.testing.assert_close(first.views, crop_frame(image, WHOLE.expand(2, 3, 4), 16))
+    for prompts in (first, looking, second):  # what the decoder sees stays
+        assert torch.equal(prompts.crop_boxes, WHOLE.expand(2, 3, 4)) and (prompts.boxes == NO_BOX).all()
+        torch.testing.assert_close(prompts.crops, crop_frame(image, WHOLE.expand(2, 3, 4), 8))
 
-    # The second pass adds no click: it looks at what is inside the first mask.
+    # The second pass adds no click: it looks closer at the first mask.
     assert (looking.point_labels[..., 1] == NO_POINT).all() and (second.point_labels[..., 2] != NO_POINT).all()
-    assert torch.equal(looking.views, given.views) and torch.equal(looking.view_boxes, given.view_boxes)
-    moved = (label.roll((4, 3), (2, 3)) > 0).nonzero()
-    for b, n in np.ndindex(2, 3):
-        y, x = moved[(moved[:, 0] == b) & (moved[:, 1] == n)][:, 2:].T
-        assert looking.crop_boxes[b, n].tolist() == [x.min(), y.min(), x.max(), y.max()]
-    torch.testing.assert_close(looking.crops, crop_frame(image, looking.crop_boxes, 8))
-    assert torch.equal(second.crop_boxes, looking.crop_boxes) and (second.boxes == NO_BOX).all()
+    for prompts, shift in ((looking, (4, 3)), (second, (2, 2))):
+        mask = label.roll(shift, (2, 3)) > 0
+        for b, n in np.ndindex(2, 3):
+            y, x = mask[b, n].nonzero().T
+            clicks = prompts.points[b, n][prompts.point_labels[b, n] != NO_POINT]
+            low = np.minimum([x.min(), y.min()], clicks.amin(0))
+            high = np.maximum([x.max(), y.max()], clicks.amax(0))
+            small, large = (view_boxes(np.array([[*low, *high]]), (192, 256), margin)[0] for margin in (0.1, 0.5))
+            found = prompts.view_boxes[b, n].numpy()
+            assert (found[:2] >= large[:2]).all() and (found[:2] <= small[:2]).all()
+            assert (found[2:] <= large[2:]).all() and (found[2:] >= small[2:]).all()
+        torch.testing.assert_close(prompts.views, crop_frame(image, prompts.view_boxes, 16))
 
 
 def test_some_objects_are_clicked_first(batch):
@@ -121,7 +127,7 @@ def test_some_objects_are_clicked_first(batch):
     assert torch.equal(first.point_labels[..., 0] == POSITIVE, chosen)
     assert (first.point_labels[~chosen] == NO_POINT).all()
     for found in (first, looking):
-        for name in ("boxes", "crops", "views", "view_boxes"):
+        for name in ("boxes", "crops", "views", "view_boxes")[: 2 if found is first else 4]:
             assert torch.equal(getattr(found, name)[~chosen], getattr(given, name)[~chosen]), name
         assert torch.equal(found.crop_boxes[~chosen], given.boxes[~chosen])
     assert torch.equal(looking.point_labels[..., 1] == NO_POINT, chosen)
@@ -187,9 +193,10 @@ def test_prepared_batch(batch):
     rules = SimulatedClicks(clicks=1)
     _, target, (found,), options = PromptPrepareBatch(clicks=rules)(data, "cpu")
     assert options.keys() == {"full_output", "next_prompts"} and target.keys() == {"label", "modality"}
-    assert found.views is prompts.views and found.view_boxes is prompts.view_boxes and not found.correcting
+    assert found.views is None and not found.correcting
     following = options["next_prompts"](found, answer(label))
     assert following.points.shape == (2, 3, 1, 2)
+    assert following.views is prompts.views and following.view_boxes is prompts.view_boxes
     assert options["next_prompts"](following, answer(label)) is None
     _, _, (found,), options = PromptPrepareBatch(clicks=rules, full_output=False)(data, "cpu")
     assert options == {} and found.views is None  # a validation prompts once

@@ -22,6 +22,7 @@ def test_boxes_there_and_back(size):
     height, width = size
     frame, boxes = Frame(height, width), np.array([[0.0, 0, width - 1, height - 1], [1.5, 0.25, 7, 8]])
     there = frame.boxes_to_frame(boxes)
+    np.testing.assert_allclose(frame.boxes_to_native(there), boxes, atol=1e-9)
     np.testing.assert_allclose((there + 0.5) / frame.scale - 0.5, boxes, atol=1e-9)
     # half a native pixel outwards are the edges of the image: they meet the edges of the frame's content
     edges = frame.boxes_to_frame(np.array([-0.5, -0.5, width - 0.5, height - 0.5]))

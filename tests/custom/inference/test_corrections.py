@@ -64,21 +64,19 @@ def test_box_and_clicks():
 
 
 def test_clicks_alone_find_the_object_by_the_first_one():
-    """First on the whole image, then inside the mask of the first click, in which all clicks are answered."""
+    """The first click on the whole image, then all clicks where the last mask is."""
     done = run(None, [[30, 20], [90, 50]], [1, 0])
-    assert len(done.calls) == 5 and all((call.boxes == -1).all() for call in done.calls)
-    assert [None if call.views is None else call.points.shape[1] for call in done.calls] == [None, 1, None, 1, 2]
-    assert done.calls[0].points.shape[1] == done.calls[2].points.shape[1] == 1
-    for call in done.calls[:2]:
-        np.testing.assert_array_equal(call.crops[0], crop_box(IMAGE, np.array([0, 0, 127, 63]), 64))
-    found = np.array([10, 5, 39, 24])  # the mask of call 1, in native pixels
-    for call in done.calls[2:]:
-        np.testing.assert_array_equal(call.crops[0], crop_box(IMAGE, found, 64))
-        np.testing.assert_allclose(call.crop_boxes, FRAME.boxes_to_frame(found[None]))
-    assert done.answers[1] is done.results[0] and done.answers[3] is done.answers[4] is done.results[2]
-    assert done.calls[3].masks is done.results[1].mask_logits and done.calls[4].masks is done.results[3].mask_logits
-    check_view(done.calls[1], [0, 0], [127, 63])
-    check_view(done.calls[4], found[:2], [90, 50])
+    assert [None if call.views is None else call.points.shape[1] for call in done.calls] == [None, 1, 2]
+    whole = np.array([0, 0, 127, 63])
+    for call in done.calls:
+        assert (call.boxes == -1).all()
+        np.testing.assert_array_equal(call.crops[0], crop_box(IMAGE, whole, 64))
+        np.testing.assert_allclose(call.crop_boxes, FRAME.boxes_to_frame(whole[None]))
+    assert done.calls[0].points.shape[1] == 1 and done.calls[0].masks is None
+    assert done.answers == [None, done.results[0], done.results[0]]
+    assert done.calls[1].masks is done.results[0].mask_logits and done.calls[2].masks is done.results[1].mask_logits
+    check_view(done.calls[1], [0, 0], [30, 20])  # mask 0 reaches from 0, 0 to 29, 19
+    check_view(done.calls[2], [10, 5], [90, 50])
 
 
 @pytest.mark.parametrize("clicks", [[], [[30, 20]]])

@@ -240,21 +240,18 @@ def test_content_computed_before(lively_network, switch, embedding):
     assert torch.equal(found, network.decode(embedding, prompts).mask_logits)
 
 
-@pytest.mark.parametrize("look_again", [False, True])
-def test_next_prompts_until_none(correcting, embedding, decoded, monkeypatch, look_again):
+def test_next_prompts_until_none(correcting, embedding, decoded, monkeypatch):
     encoded, seen = [], []
     monkeypatch.setattr(correcting, "encode_image", lambda image: encoded.append(1) or embedding)
     box = viewed(Prompts(boxes=BOXES[:, :2]))
     clicked = box._replace(points=POINTS[:, 1:], point_labels=LABELS[:, 1:])
-    if look_again:
-        clicked = clicked._replace(crop_boxes=BOXES[:, :2])
 
     def following(prompts, output):
         seen.append((prompts, output))
         return clicked if len(seen) < 3 else None
 
     outputs = correcting(torch.rand(1, 3, 256, 256), box, next_prompts=following)
-    assert len(outputs) == 3 and encoded == [1] and decoded == ([2, 2] if look_again else [2])
+    assert len(outputs) == 3 and encoded == [1] and decoded == [2]
     assert all(output is wanted for (_, output), wanted in zip(seen, outputs, strict=True))
     assert seen[0][0].points is None and seen[1][0] is seen[2][0] is clicked
     for output, prompts in ((outputs[0], box), (outputs[2], clicked)):
