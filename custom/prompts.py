@@ -54,6 +54,15 @@ class Prompts(NamedTuple):
         """Whether there is something to correct a mask with: clicks or a mask."""
         return self.points is not None or self.masks is not None
 
+    def without_corrections(self) -> Prompts:
+        """Leave the first click to R objects without a box, and no mask: the rest enters the mask correction."""
+        boxless = self.boxes[:, 2] <= NO_BOX
+        if self.points is None or not boxless.any():
+            return self._replace(points=None, point_labels=None, masks=None)
+        boxless = boxless[:, None]
+        labels = boxless * self.point_labels[:, :1] + ~boxless * NO_POINT  # for arrays and tensors
+        return self._replace(points=self.points[:, :1], point_labels=labels, masks=None)
+
     def map(self, function: Callable[[Any], Any]) -> Prompts:
         """Apply a function to each field that is given."""
         return Prompts(*(None if value is None else function(value) for value in self))

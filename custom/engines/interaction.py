@@ -13,7 +13,7 @@ from scipy import ndimage
 from custom.clicks import Click, error_click
 from custom.networks.frame_views import crop_frame, view_frame
 from custom.networks.mcp_medsam import MCPMedSAMOutput
-from custom.prompts import NO_BOX, NO_POINT, POSITIVE, Prompts
+from custom.prompts import NO_BOX, NO_POINT, Prompts
 
 #: Logit of a pixel of a mask that a user gives.
 _CERTAIN = 10.0
@@ -81,8 +81,9 @@ class SimulatedClicks:
         points = prompts.boxes.new_zeros(*first.shape, 1, 2)
         labels = torch.full((*first.shape, 1), NO_POINT, device=points.device)
         for b, n in first.nonzero().tolist():
-            points[b, n, 0] = torch.tensor(self.click_inside(truth[b, n], rng), dtype=points.dtype)
-            labels[b, n, 0] = POSITIVE
+            click = self.click(np.zeros_like(truth[b, n]), truth[b, n], rng)
+            points[b, n, 0] = torch.tensor([click.x, click.y], dtype=points.dtype)
+            labels[b, n, 0] = click.label
         chosen = first.to(points.device).unsqueeze(2)
         whole = image_boxes.to(points.dtype)
         crops = crop_frame(image, whole, prompts.crops.shape[-1])
@@ -96,10 +97,9 @@ class SimulatedClicks:
             crop_boxes=torch.where(chosen, whole, prompts.boxes),
         )
 
-    def click_inside(self, region: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
-        """Draw a pixel (x, y) of a region."""
-        click = error_click(np.zeros_like(region), region, None if rng.random() < self.centred else rng)
-        return click.x, click.y
+    def click(self, mask: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> Click | None:
+        """Draw a click on the largest error of a mask; None where there is no error."""
+        return error_click(mask, truth, None if rng.random() < self.centred else rng)
 
 
 class Correcting:
@@ -131,7 +131,7 @@ class Correcting:
         labels = torch.full((*self.first.shape, 1), NO_POINT, device=points.device)
         for b, n in np.ndindex(*self.first.shape):
             looking = self.done == 1 and self.first[b, n]
-            click = None if looking else self._click(masks[b, n], self.truth[b, n])
+            click = None if looking else self.rules.click(masks[b, n], self.truth[b, n], self.rng)
             if click is not None:
                 points[b, n, 0] = torch.tensor([click.x, click.y], dtype=points.dtype)
                 labels[b, n, 0] = click.label
@@ -139,9 +139,6 @@ class Correcting:
             points, labels = torch.cat([prompts.points, points], 2), torch.cat([prompts.point_labels, labels], 2)
         prompts = self._with_views(prompts._replace(points=points, point_labels=labels), logits)
         return prompts._replace(masks=self._given(logits))
-
-    def _click(self, mask: np.ndarray, truth: np.ndarray) -> Click | None:
-        return error_click(mask, truth, None if self.rng.random() < self.rules.centred else self.rng)
 
     def _given(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the masks that are given with the clicks, zeros for the others."""

@@ -174,7 +174,7 @@ class OpenVINOBackend:
             raise ValueError(f"modality: found {modality}; allowed: below {len(self.description.modalities)}")
         prompts = prompts._replace(modality=None, views=None, view_boxes=None)
         if not self.click_tokens:
-            prompts = _without_corrections(prompts)
+            prompts = prompts.without_corrections()
         boxless = prompts.boxes[:, 2] <= NO_BOX
         rows = [np.flatnonzero(chosen) for chosen in (~boxless, boxless)]
         parts = [
@@ -215,15 +215,6 @@ def _clicks(prompts: Prompts) -> dict[str, np.ndarray]:
         points[:, :given], labels[:, :given] = prompts.points, prompts.point_labels
     masks = np.zeros((count, IMAGE_SIZE, IMAGE_SIZE), np.float32) if prompts.masks is None else prompts.masks
     return {"points": points, "point_labels": labels, "masks": masks}
-
-
-def _without_corrections(prompts: Prompts) -> Prompts:
-    """Leave the first click to objects without a box, and no mask: the rest enters the correction."""
-    boxless = prompts.boxes[:, 2] <= NO_BOX
-    if prompts.points is None or not boxless.any():
-        return prompts._replace(points=None, point_labels=None, masks=None)
-    labels = np.where(boxless[:, None], prompts.point_labels[:, :1], NO_POINT)
-    return prompts._replace(points=prompts.points[:, :1], point_labels=labels, masks=None)
 
 
 def usable_precision(precision: str) -> str:

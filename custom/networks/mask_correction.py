@@ -15,6 +15,7 @@ from torch import nn
 from custom.images.frame import IMAGE_SIZE
 from custom.networks.content_cnn import LEAKY_SLOPE
 from custom.networks.crop_resampling import cut_crops, place_crops
+from custom.networks.switched import Switched
 from custom.prompts import NEGATIVE, NO_POINT, POSITIVE
 
 _WIDTHS = (24, 48, 64, 96)
@@ -41,7 +42,7 @@ class _Block(nn.Module):
         return x + F.leaky_relu(self.norm2(self.conv2(x)), LEAKY_SLOPE)
 
 
-class MaskCorrection(nn.Module):
+class MaskCorrection(Switched):
     """View, clicks, the mask before them and the decoder's mask -> corrected logits and a change of the predicted IoU.
 
     Attributes:
@@ -56,8 +57,7 @@ class MaskCorrection(nn.Module):
     """
 
     def __init__(self, *, on: bool = True) -> None:
-        super().__init__()
-        self.on = on
+        super().__init__(on=on)
         channels = 3 + 2 + 2 + 2 * len(_RADII) + 1  # image, decoder's mask, mask before, clicks, size of the view
         self.down = nn.ModuleList(
             _Block(inputs, width, stride=1 if i == 0 else 2)
@@ -70,14 +70,6 @@ class MaskCorrection(nn.Module):
         self.head = nn.Conv2d(_WIDTHS[0], 1, 1)
         self.iou_head = nn.Linear(_WIDTHS[-1], 1)
         self.start_as_identity()
-
-    def get_extra_state(self) -> torch.Tensor:
-        """Return whether it is on, for a checkpoint."""
-        return torch.tensor([self.on], dtype=torch.uint8)
-
-    def set_extra_state(self, state: torch.Tensor) -> None:
-        """Read it from a checkpoint."""
-        self.on = bool(state.any())
 
     def start_as_identity(self) -> None:
         """Make it change nothing until it is trained."""

@@ -13,6 +13,7 @@ from torch import nn
 from custom.images.frame import IMAGE_SIZE
 from custom.networks.content_cnn import LEAKY_SLOPE
 from custom.networks.crop_resampling import cut_crops, place_crops
+from custom.networks.switched import Switched
 
 #: Side of the crops in pixels.
 REFINEMENT_SIZE = 64
@@ -23,7 +24,7 @@ _LARGE_LOGIT = 10.0
 _UNIT = 5.0
 
 
-class MaskRefinement(nn.Module):
+class MaskRefinement(Switched):
     """Crop and logits inside the box -> corrected logits.
 
     Attributes:
@@ -36,8 +37,7 @@ class MaskRefinement(nn.Module):
     """
 
     def __init__(self, width: int = 32, *, on: bool = True) -> None:
-        super().__init__()
-        self.on = on
+        super().__init__(on=on)
         inputs = (3 + 2 + 1, *[width] * (len(_DILATIONS) - 1))
         self.convs = nn.ModuleList(
             nn.Conv2d(n, width, 3, padding=dilation, dilation=dilation)
@@ -46,14 +46,6 @@ class MaskRefinement(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(_GROUPS, width) for _ in _DILATIONS)
         self.head = nn.Conv2d(width, 1, 1)
         self.start_as_identity()
-
-    def get_extra_state(self) -> torch.Tensor:
-        """Return whether it is on, for a checkpoint."""
-        return torch.tensor([self.on], dtype=torch.uint8)
-
-    def set_extra_state(self, state: torch.Tensor) -> None:
-        """Read it from a checkpoint."""
-        self.on = bool(state.any())
 
     def start_as_identity(self) -> None:
         """Make it change nothing until it is trained."""

@@ -22,7 +22,7 @@ from custom.networks.mask_decoder import MaskDecoder
 from custom.networks.mask_refinement import REFINEMENT_SIZE, MaskRefinement
 from custom.networks.prompt_encoder import PromptEncoder
 from custom.networks.prompt_switches import PromptComponents
-from custom.prompts import NO_BOX, NO_POINT, Prompts
+from custom.prompts import NO_BOX, Prompts
 
 REFINEMENT, CORRECTION = "mask_refinement", "mask_correction"
 # The modules of prompt encoder and mask decoder that LiteMedSAM does not have.
@@ -186,7 +186,7 @@ class MCPMedSAM(nn.Module):
     def _answer(self, embedding: torch.Tensor, prompts: Prompts, batch: int, n: int) -> MCPMedSAMOutput:
         """Run prompt encoder, decoder and refinement on R rows of prompts."""
         if not self.prompt_encoder.click_tokens:
-            prompts = _without_corrections(prompts)
+            prompts = prompts.without_corrections()
         encoded = self.prompt_encoder(prompts)
         decoded = self.mask_decoder(
             embedding.repeat_interleave(n, dim=0),  # BxCxHxW -> RxCxHxW
@@ -331,12 +331,3 @@ def _rows(value: torch.Tensor | None, name: str, batch: int, n: int, item: tuple
         sizes = ", ".join(map(str, item))
         raise ValueError(f"{name}: found shape {found}; allowed: ({batch}, {n}, {sizes}) or ({batch}, {sizes})")
     return value.expand(-1, n, *value.shape[2:]).flatten(0, 1)
-
-
-def _without_corrections(prompts: Prompts) -> Prompts:
-    """Leave the first click to objects without a box, and no mask: the rest enters the correction."""
-    boxless = prompts.boxes[:, 2] <= NO_BOX
-    if prompts.points is None or not boxless.any():
-        return prompts._replace(points=None, point_labels=None, masks=None)
-    labels = torch.where(boxless[:, None], prompts.point_labels[:, :1], NO_POINT)
-    return prompts._replace(points=prompts.points[:, :1], point_labels=labels, masks=None)
